@@ -1,0 +1,21 @@
+{
+    "name": "API Synchronization",
+    "summary": "REST endpoints and outbound API calls over any model, by configuration",
+    "version": "19.0.1.0.0",
+    "category": "Technical",
+    "author": "BJ",
+    "license": "LGPL-3",
+    "depends": ["mail", "base_automation"],
+    "external_dependencies": {"python": ["requests", "lxml", "cryptography"]},
+    "data": [
+        "security/bj_api_sync_groups.xml",
+        "security/ir.model.access.csv",
+        "security/ir_rule.xml",
+        "data/bj_http_method_data.xml",
+        "views/bj_api_sync_config_views.xml",
+        "views/bj_api_sync_config_line_views.xml",
+        "views/bj_api_log_views.xml",
+        "views/menus.xml",
+    ],
+    "application": True,
+}

@@ -1,0 +1,397 @@
+import re
+from urllib.parse import urlsplit
+
+from odoo import api, fields, models
+from odoo.exceptions import UserError, ValidationError
+from odoo.fields import Domain
+
+from ..tools.secret import EncryptedChar
+
+ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+MANAGER = "bj_api_sync.group_manager"
+#: the endpoint names the API itself answers
+RESERVED_ENDPOINTS = ("openapi.json", "docs")
+#: the field of each authorization type without which it cannot work
+REQUIRED_BY_AUTHORIZATION = {
+    "basic": ("login", "password"),
+    "bearer": ("bearer_token",),
+}
+
+
+class BjApiSyncConfig(models.Model):
+    """One connection of an Odoo model with another system, inbound or outbound."""
+
+    _name = "bj.api.sync.config"
+    _description = "API Configuration"
+    _inherit = ["mail.thread", "bj.api.sync.cached"]
+    _order = "sequence, name, id"
+
+    name = fields.Char(required=True, tracking=True)
+    active = fields.Boolean(default=True, tracking=True)
+    sequence = fields.Integer(default=10)
+    request_type = fields.Selection(
+        [("in", "In"), ("out", "Out")],
+        required=True,
+        default="in",
+        tracking=True,
+        help="In: other systems call an endpoint of this Odoo. Out: Odoo calls another system.",
+    )
+    http_method_ids = fields.Many2many(
+        "bj.http.method",
+        string="HTTP Methods",
+        help="In: the methods the endpoint answers. Out: the one method the requests are sent with.",
+    )
+    endpoint = fields.Char(
+        copy=False,
+        tracking=True,
+        help="The last part of the URL others call. Leave it empty for a configuration that only serves as "
+        "Mapping Model of another one: it is not exposed then.",
+    )
+    endpoint_url = fields.Char("Endpoint URL", compute="_compute_endpoint_url")
+    request_url = fields.Char(
+        "Request URL",
+        tracking=True,
+        help="The absolute URL the requests are sent to. {external key} is replaced by the record's mapped value.",
+    )
+    connection_timeout = fields.Integer("Connection Timeout in Seconds", default=5)
+    read_timeout = fields.Integer("Read Timeout in Seconds", default=15)
+    authorization_type = fields.Selection(
+        [
+            ("none", "No Auth"),
+            ("basic", "Basic Auth"),
+            ("bearer", "Bearer Token"),
+            ("header", "Custom Headers"),
+            ("odoo", "Odoo API Key"),
+        ],
+        required=True,
+        default="bearer",
+        tracking=True,
+        help="How the caller proves who it is (in), or how Odoo does to the other system (out). "
+        "Odoo API Key: a key of an Odoo user, who is also the one the request runs as.",
+    )
+    login = EncryptedChar(groups=MANAGER)
+    password = EncryptedChar(groups=MANAGER)
+    bearer_token = EncryptedChar("Bearer Token", groups=MANAGER)
+    limit = fields.Integer(default=100, help="The most records one request reads or writes.")
+    is_paginated = fields.Boolean(
+        "Is paginated?",
+        help="In: lists are answered in pages, with their total. Out: records are sent in lists, not one by one.",
+    )
+    page_size = fields.Integer(default=100)
+    model_id = fields.Many2one(
+        "ir.model", required=True, ondelete="cascade", domain=[("transient", "=", False)], tracking=True
+    )
+    model_name = fields.Char("Model Name", related="model_id.model")
+    filter_domain = fields.Char(
+        default="[]",
+        tracking=True,
+        help="Only records that match are read, changed or sent. "
+        "It may use datetime, timedelta, relativedelta, context_today() and uid.",
+    )
+    company_id = fields.Many2one(
+        "res.company", default=lambda self: self.env.company, help="The company the work is done in.", tracking=True
+    )
+    user_id = fields.Many2one(
+        "res.users",
+        "Run as",
+        default=lambda self: self.env.user,
+        tracking=True,
+        help="Requests read and write with the access rights of this user, never with more.",
+    )
+    trigger_action_model = fields.Selection(
+        [
+            ("ir.cron", "Scheduled Action"),
+            ("base.automation", "Automation Rule"),
+            ("ir.actions.server", "Server Action"),
+        ],
+        help="What starts the requests.",
+    )
+    trigger_action = fields.Many2oneReference(
+        model_field="trigger_action_model", copy=False, help="The record that starts the requests."
+    )
+    line_ids = fields.One2many("bj.api.sync.config.line", "config_id", "Configuration Lines", copy=True)
+    header_ids = fields.One2many("bj.api.sync.header", "config_id", "Headers", copy=True)
+    param_ids = fields.One2many("bj.api.sync.param", "config_id", "Parameters", copy=True)
+    record_id_type = fields.Selection(
+        [("database", "Database ID"), ("identifier", "Record Identifier")],
+        "Record ID in URL",
+        required=True,
+        default="database",
+    )
+    existing_policy = fields.Selection(
+        [("update", "Update It"), ("error", "Refuse (409)")],
+        "If the Record Exists",
+        required=True,
+        default="update",
+        help="What a POST does when a record with the same identifier is there already.",
+    )
+    delete_policy = fields.Selection(
+        [("unlink", "Delete"), ("archive", "Archive")], "On Delete", required=True, default="unlink"
+    )
+    all_or_nothing = fields.Boolean(
+        "All or Nothing", help="One bad item of a list and nothing of the list is kept. Else the good ones are."
+    )
+    strict_keys = fields.Boolean("Refuse Unknown Keys", help="Keys without a configuration line are an error.")
+    tracking_disable = fields.Boolean(
+        "Without Change Tracking", help="Skip Odoo's field tracking and creation messages: faster, no trace in the chatter."
+    )
+    log_policy = fields.Selection(
+        [("all", "Everything"), ("errors", "Errors Only"), ("none", "Nothing")], "Log", required=True, default="all"
+    )
+    log_ids = fields.One2many("bj.api.log", "config_id", "Logs")
+    log_count = fields.Integer(compute="_compute_log_count")
+
+    _endpoint_uniq = models.UniqueIndex(
+        "(endpoint) WHERE endpoint IS NOT NULL", "Another API configuration has this endpoint already: choose another one."
+    )
+
+    # ------------------------------------------------------------------
+    # Computed fields
+    # ------------------------------------------------------------------
+
+    @api.depends("endpoint", "request_type")
+    def _compute_endpoint_url(self):
+        for config in self:
+            exposed = config.request_type == "in" and config.endpoint
+            config.endpoint_url = exposed and f"{config.get_base_url()}/bj_api_sync/v1/{config.endpoint}"
+
+    def _compute_log_count(self):
+        counts = dict(self.env["bj.api.log"]._read_group([("config_id", "in", self.ids)], ["config_id"], ["__count"]))
+        for config in self:
+            config.log_count = counts.get(config, 0)
+
+    @api.onchange("model_id")
+    def _onchange_model_id(self):
+        """Fields of another model mean nothing: start over with the lines, parameters and filter."""
+        if self.model_id != self._origin.model_id:
+            self.line_ids = self.param_ids = False
+            self.filter_domain = "[]"
+
+    # ------------------------------------------------------------------
+    # Constraints
+    # ------------------------------------------------------------------
+
+    @api.constrains("request_type", "http_method_ids", "endpoint")
+    def _check_http_methods(self):
+        for config in self:
+            count = len(config.http_method_ids)
+            if config.request_type == "out" and count != 1:
+                raise ValidationError(
+                    self.env._("%(config)s: choose exactly one HTTP method to send the requests with.", config=config.name)
+                )
+            if config.request_type == "in" and config.endpoint and not count:
+                raise ValidationError(
+                    self.env._("%(config)s: choose the HTTP methods the endpoint answers.", config=config.name)
+                )
+
+    @api.constrains("endpoint", "request_type")
+    def _check_endpoint(self):
+        for config in self.filtered("endpoint"):
+            if not ENDPOINT.fullmatch(config.endpoint) or config.endpoint in RESERVED_ENDPOINTS:
+                raise ValidationError(
+                    self.env._(
+                        "The endpoint “%(endpoint)s” cannot be used in a URL: take letters, digits, dots, "
+                        "hyphens and underscores, a letter or digit first, and none of %(reserved)s.",
+                        endpoint=config.endpoint,
+                        reserved=", ".join(RESERVED_ENDPOINTS),
+                    )
+                )
+
+    @api.constrains("request_url", "request_type", "line_ids")
+    def _check_request_url(self):
+        for config in self.filtered(lambda config: config.request_type == "out"):
+            try:
+                parts = urlsplit(PLACEHOLDER.sub("x", config.request_url or ""))
+                valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+            except ValueError:
+                valid = False
+            if not valid or re.search(r"[\s\x00-\x1f]", PLACEHOLDER.sub("", config.request_url)):
+                raise ValidationError(
+                    self.env._(
+                        "The Request URL “%(url)s” must be absolute, such as https://example.com/orders.",
+                        url=config.request_url or "",
+                    )
+                )
+            keys = set(config.line_ids.mapped("external_key"))
+            unknown = set(PLACEHOLDER.findall(config.request_url)) - keys
+            if keys and unknown:
+                raise ValidationError(
+                    self.env._(
+                        "The Request URL asks for %(keys)s, but no configuration line has that External API Key.",
+                        keys=", ".join(f"{{{key}}}" for key in sorted(unknown)),
+                    )
+                )
+
+    @api.constrains("connection_timeout", "read_timeout", "limit", "page_size")
+    def _check_ranges(self):
+        ranges = {"connection_timeout": (1, 60), "read_timeout": (1, 300), "limit": (1, None), "page_size": (1, None)}
+        for config in self:
+            for fname, (low, high) in ranges.items():
+                if config[fname] < low or (high and config[fname] > high):
+                    raise ValidationError(
+                        self.env._(
+                            "%(field)s must be %(range)s, not %(value)s.",
+                            field=self._fields[fname]._description_string(self.env),
+                            range=self.env._("between %(low)s and %(high)s", low=low, high=high)
+                            if high
+                            else self.env._("at least %(low)s", low=low),
+                            value=config[fname],
+                        )
+                    )
+
+    @api.constrains("authorization_type", "request_type", "login", "password", "bearer_token", "endpoint")
+    def _check_authorization(self):
+        for config in self.sudo():
+            if config.authorization_type not in config._get_authorization_types():
+                raise ValidationError(
+                    self.env._(
+                        "The authorization type %(type)s is not available for the request type %(request)s.",
+                        type=dict(self._fields["authorization_type"]._description_selection(self.env))[
+                            config.authorization_type
+                        ],
+                        request=dict(self._fields["request_type"]._description_selection(self.env))[config.request_type],
+                    )
+                )
+            if config.request_type == "in" and not config.endpoint:
+                continue
+            for fname in REQUIRED_BY_AUTHORIZATION.get(config.authorization_type, ()):
+                if not config[fname]:
+                    raise ValidationError(
+                        self.env._(
+                            "%(config)s: fill in %(field)s, the authorization type needs it.",
+                            config=config.name,
+                            field=self._fields[fname]._description_string(self.env),
+                        )
+                    )
+
+    @api.constrains("user_id", "company_id", "authorization_type", "endpoint", "request_type")
+    def _check_user(self):
+        for config in self.sudo():
+            if config.request_type != "in" or not config.endpoint:
+                continue
+            if not config.user_id and config.authorization_type != "odoo":
+                raise ValidationError(
+                    self.env._("%(config)s: choose the user the requests run as.", config=config.name)
+                )
+            if config.user_id and config.company_id and config.company_id not in config.user_id.company_ids:
+                raise ValidationError(
+                    self.env._(
+                        "%(user)s has no access to the company %(company)s: choose another user to run as.",
+                        user=config.user_id.name,
+                        company=config.company_id.name,
+                    )
+                )
+            if config.user_id._is_superuser():
+                raise ValidationError(
+                    self.env._("%(config)s: requests cannot run as the superuser. Choose another user.", config=config.name)
+                )
+
+    @api.constrains("filter_domain", "model_id")
+    def _check_filter_domain(self):
+        for config in self:
+            try:
+                config._get_domain().validate(self.env[config.model_name])
+            except Exception as exc:  # whatever a typed domain may raise, the form must say it
+                raise ValidationError(
+                    self.env._("The Filter Domain of %(config)s is not valid: %(error)s", config=config.name, error=exc)
+                ) from exc
+
+    @api.constrains("line_ids", "endpoint", "request_type")
+    def _check_record_identifier(self):
+        for config in self:
+            if not config.line_ids or (config.request_type == "in" and not config.endpoint):
+                continue
+            if len(config.line_ids.filtered("is_record_identifier")) != 1:
+                raise ValidationError(
+                    self.env._(
+                        "%(config)s: switch on “Is Record Identifier” on exactly one line, the one whose value "
+                        "tells records apart.",
+                        config=config.name,
+                    )
+                )
+
+    @api.constrains("model_id")
+    def _check_model(self):
+        for config in self:
+            model = self.env.get(config.model_name)
+            if model is None or model._abstract or model._transient:
+                raise ValidationError(
+                    self.env._("%(model)s has no records to synchronize: choose another model.", model=config.model_name)
+                )
+            config.line_ids._check_field()
+            config.param_ids._check_field()
+            self.env["bj.api.sync.config.line"].search([("mapping_config_id", "=", config.id)])._check_mapping_config()
+
+    # ------------------------------------------------------------------
+    # CRUD
+    # ------------------------------------------------------------------
+
+    @api.model_create_multi
+    def create(self, vals_list):
+        return super().create([self._prepare_values(vals) for vals in vals_list])
+
+    def write(self, vals):
+        return super().write(self._prepare_values(vals))
+
+    def copy_data(self, default=None):
+        vals_list = super().copy_data(default)
+        if default and "name" in default:
+            return vals_list
+        return [
+            dict(vals, name=self.env._("%s (copy)", config.name)) for config, vals in zip(self, vals_list, strict=True)
+        ]
+
+    @api.model
+    def _prepare_values(self, vals):
+        """Normalize what people paste: spaces around URLs and endpoints, the word "Bearer" before a token."""
+        vals = dict(vals)
+        for fname in ("endpoint", "request_url"):
+            if isinstance(vals.get(fname), str):
+                vals[fname] = vals[fname].strip() or False
+        if isinstance(vals.get("bearer_token"), str):
+            vals["bearer_token"] = re.sub(r"(?i)^\s*bearer\s+", "", vals["bearer_token"]).strip() or False
+        return vals
+
+    # ------------------------------------------------------------------
+    # Actions
+    # ------------------------------------------------------------------
+
+    def action_open_logs(self):
+        """Open the logs of this configuration."""
+        self.ensure_one()
+        return {
+            "type": "ir.actions.act_window",
+            "name": self.env._("Logs"),
+            "res_model": "bj.api.log",
+            "view_mode": "list,form,graph,pivot",
+            "domain": [("config_id", "=", self.id)],
+            "context": {"default_config_id": self.id},
+        }
+
+    # ------------------------------------------------------------------
+    # Business methods
+    # ------------------------------------------------------------------
+
+    def _get_domain(self):
+        """Evaluate the filter domain as the current user.
+
+        :rtype: odoo.fields.Domain
+        """
+        self.ensure_one()
+        return self.env["bj.api.sync.script"]._eval_domain(self.filter_domain)
+
+    # ------------------------------------------------------------------
+    # Hooks
+    # ------------------------------------------------------------------
+
+    def _get_authorization_types(self):
+        """Return the authorization types this configuration's request type offers.
+
+        An addon that adds a type to the selection extends this as well.
+
+        :rtype: set[str]
+        """
+        self.ensure_one()
+        common = {"none", "basic", "bearer", "header"}
+        return common | {"odoo"} if self.request_type == "in" else common

@@ -1,0 +1,242 @@
+from odoo import api, fields, models
+from odoo.exceptions import AccessError, ValidationError
+
+#: field types whose value can tell records apart
+IDENTIFIER_TYPES = ("char", "text", "integer", "selection", "date", "datetime", "many2one", "many2one_reference")
+RELATIONAL_TYPES = ("many2one", "one2many", "many2many")
+
+
+class BjApiSyncConfigLine(models.Model):
+    """How one key of the other system becomes one field of the model, and back."""
+
+    _name = "bj.api.sync.config.line"
+    _inherit = ["bj.api.sync.cached"]
+    _description = "API Configuration Line"
+    _order = "sequence, id"
+    _rec_name = "external_key"
+
+    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade", index=True)
+    sequence = fields.Integer(default=10)
+    model_id = fields.Many2one(related="config_id.model_id")
+    field_id = fields.Many2one(
+        "ir.model.fields", "Field", ondelete="cascade", domain="[('model_id', '=', model_id), ('name', '!=', 'display_name')]"
+    )
+    field_relation = fields.Char(related="field_id.relation")
+    field_type = fields.Selection(related="field_id.ttype", string="Field Type")
+    value_type = fields.Selection(
+        [
+            ("plain", "Plain"),
+            ("relational", "Relational with Mapping Model"),
+            ("script", "Python Script for Plain Value"),
+            ("relational_script", "Relational with Python Script"),
+        ],
+        "Value Calculation Type",
+        required=True,
+        default="plain",
+    )
+    external_key = fields.Char(
+        "External API Key", help="The key in the other system's data. A dot walks into nested objects: address.city"
+    )
+    mapping_config_id = fields.Many2one(
+        "bj.api.sync.config",
+        "Mapping Model",
+        ondelete="restrict",
+        index=True,
+        help="The configuration, on the model this field points to, that maps the nested objects.",
+    )
+    is_record_identifier = fields.Boolean(help="The value of this key tells which record is meant.")
+    script_mode = fields.Selection(
+        [("eval", "Evaluate"), ("exec", "Execute")],
+        "Script Evaluation Mode",
+        required=True,
+        default="eval",
+        help="Evaluate: the value of the expression is used. Execute: the code runs, and may change request_data.",
+    )
+    script = fields.Text("Python Script")
+    relation_output = fields.Selection(
+        [("object", "Object"), ("identifier", "Identifier Only")],
+        required=True,
+        default="object",
+        help="What is answered or sent for each related record.",
+    )
+    relation_policy = fields.Selection(
+        [("link", "Link Only"), ("create", "Link or Create"), ("upsert", "Create or Update")],
+        required=True,
+        default="link",
+        help="What received objects may do to the related records. Lines of a one2many are always created or updated.",
+    )
+    remove_missing = fields.Boolean(help="One2many: lines that are not in the received list are removed.")
+    response_key = fields.Char(
+        "Read from Answer", help="Out: this key of the other system's answer is written to the field after success."
+    )
+    allow_restricted = fields.Boolean(
+        "Allow Restricted Field",
+        help="The field is restricted to user groups in Odoo. Tick to exchange it nevertheless; "
+        "users without those groups still cannot.",
+    )
+
+    # ------------------------------------------------------------------
+    # Constraints
+    # ------------------------------------------------------------------
+
+    @api.constrains("external_key", "value_type", "script_mode", "response_key")
+    def _check_external_key(self):
+        for line in self:
+            key = line.external_key
+            if not key and not line._is_exec() and not line.response_key:
+                raise ValidationError(self.env._("%(line)s: fill in the External API Key.", line=line._describe()))
+            if key and not all(part and part.strip() == part for part in key.split(".")):
+                raise ValidationError(
+                    self.env._("The External API Key “%(key)s” has an empty part or spaces around a part.", key=key)
+                )
+
+    @api.constrains("config_id", "external_key")
+    def _check_key_conflicts(self):
+        """No key twice, and none that is an object and a value at once (address and address.city)."""
+        for config in self.config_id:
+            keys = config.line_ids.filtered(lambda line: line.external_key and not line._is_exec()).mapped("external_key")
+            for key in keys:
+                if keys.count(key) > 1 or any(other.startswith(f"{key}.") for other in keys):
+                    raise ValidationError(
+                        self.env._("%(config)s: the External API Key “%(key)s” is used twice.", config=config.name, key=key)
+                    )
+
+    @api.constrains("field_id", "value_type", "script_mode", "is_record_identifier", "allow_restricted", "config_id")
+    def _check_field(self):
+        for line in self:
+            if not line.field_id:
+                if line.value_type not in ("script", "relational_script") or (
+                    line.config_id.request_type == "in" and not line._is_exec()
+                ):
+                    raise ValidationError(self.env._("%(line)s: choose the field.", line=line._describe()))
+                continue
+            if line.field_id.model_id != line.config_id.model_id:
+                raise ValidationError(
+                    self.env._(
+                        "The field %(field)s does not belong to the model %(model)s.",
+                        field=line.field_id.display_name,
+                        model=line.config_id.model_id.name,
+                    )
+                )
+            field = self.env[line.field_id.model]._fields.get(line.field_id.name)
+            if field is not None and field.groups and not line.allow_restricted:
+                raise ValidationError(
+                    self.env._(
+                        "The field %(field)s is restricted to user groups. If it shall be exchanged nevertheless, "
+                        "tick “Allow Restricted Field” on its line.",
+                        field=line.field_id.display_name,
+                    )
+                )
+            if line.value_type in ("relational", "relational_script") and line.field_id.ttype not in RELATIONAL_TYPES:
+                raise ValidationError(
+                    self.env._(
+                        "%(line)s: %(field)s is no relation. Choose a plain Value Calculation Type.",
+                        line=line._describe(),
+                        field=line.field_id.field_description,
+                    )
+                )
+
+    @api.constrains("is_record_identifier", "field_id", "value_type", "config_id")
+    def _check_record_identifier(self):
+        for line in self.filtered("is_record_identifier"):
+            if len(line.config_id.line_ids.filtered("is_record_identifier")) > 1:
+                raise ValidationError(
+                    self.env._("%(config)s: only one line can be the record identifier.", config=line.config_id.name)
+                )
+            if line.value_type != "plain" or line.field_id.ttype not in IDENTIFIER_TYPES:
+                raise ValidationError(
+                    self.env._(
+                        "%(line)s cannot be the record identifier: take a Plain line of a text, number, selection, "
+                        "date or many2one field.",
+                        line=line._describe(),
+                    )
+                )
+            field = self.env[line.field_id.model]._fields.get(line.field_id.name)
+            if field is not None and not field._description_searchable:
+                raise ValidationError(
+                    self.env._(
+                        "%(line)s cannot be the record identifier: Odoo cannot search by %(field)s.",
+                        line=line._describe(),
+                        field=line.field_id.field_description,
+                    )
+                )
+
+    @api.constrains("mapping_config_id", "value_type", "field_id", "config_id")
+    def _check_mapping_config(self):
+        for line in self.filtered(lambda line: line.value_type == "relational"):
+            if not line.mapping_config_id:
+                raise ValidationError(self.env._("%(line)s: choose the Mapping Model.", line=line._describe()))
+            if line.mapping_config_id.sudo().model_name != line.field_id.relation:
+                raise ValidationError(
+                    self.env._(
+                        "%(line)s: the Mapping Model must be a configuration on the model %(model)s.",
+                        line=line._describe(),
+                        model=line.field_id.relation,
+                    )
+                )
+        self._check_mapping_cycle()
+
+    def _check_mapping_cycle(self):
+        for config in self.sudo().config_id:
+            seen, level = config, config
+            while level:
+                level = level.line_ids.filtered(lambda line: line.value_type == "relational").mapping_config_id
+                if config in level:
+                    raise ValidationError(
+                        self.env._(
+                            "The Mapping Models lead from %(config)s back to itself: a nested object would never end.",
+                            config=config.name,
+                        )
+                    )
+                level -= seen
+                seen |= level
+
+    @api.constrains("script", "script_mode", "value_type")
+    def _check_script(self):
+        for line in self.filtered(lambda line: line.value_type in ("script", "relational_script")):
+            error = self.env["bj.api.sync.script"]._check_syntax(line.script, line.script_mode)
+            if error:
+                raise ValidationError(
+                    self.env._("%(line)s: the Python Script is not valid. %(error)s", line=line._describe(), error=error)
+                )
+
+    # ------------------------------------------------------------------
+    # CRUD
+    # ------------------------------------------------------------------
+
+    @api.model_create_multi
+    def create(self, vals_list):
+        if any(vals.get("script") for vals in vals_list):
+            self._check_script_access()
+        return super().create(vals_list)
+
+    def write(self, vals):
+        if "script" in vals:
+            self._check_script_access()
+        return super().write(vals)
+
+    def _compute_display_name(self):
+        for line in self:
+            line.display_name = line._describe()
+
+    # ------------------------------------------------------------------
+    # Business methods
+    # ------------------------------------------------------------------
+
+    def _check_script_access(self):
+        """Code runs on the server: who may write server actions may write scripts, nobody else.
+
+        :raises AccessError: for everybody else
+        """
+        if not self.env["ir.actions.server"].has_access("write"):
+            raise AccessError(self.env._("Only users who may write server actions may write Python scripts."))
+
+    def _is_exec(self):
+        """Tell whether this line runs code without assigning a value."""
+        self.ensure_one()
+        return self.value_type in ("script", "relational_script") and self.script_mode == "exec"
+
+    def _describe(self):
+        """Name this line in messages."""
+        self.ensure_one()
+        return self.external_key or self.field_id.field_description or self.env._("Line %s", self.sequence)

@@ -1,0 +1,5 @@
+from odoo import fields
+
+
+class EncryptedChar(fields.Char):
+    """A Char that is encrypted in the database."""
