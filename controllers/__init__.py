@@ -1,0 +1,2 @@
+from . import dispatcher  # before the routes, which name its routing type
+from . import main

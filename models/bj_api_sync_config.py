@@ -2,8 +2,7 @@ import re
 from urllib.parse import urlsplit
 
 from odoo import api, fields, models
-from odoo.exceptions import UserError, ValidationError
-from odoo.fields import Domain
+from odoo.exceptions import ValidationError
 
 from ..tools.secret import EncryptedChar
 
@@ -311,6 +310,14 @@ class BjApiSyncConfig(models.Model):
                     )
                 )
 
+    @api.constrains("delete_policy", "model_id")
+    def _check_delete_policy(self):
+        for config in self.filtered(lambda config: config.delete_policy == "archive"):
+            if not self.env[config.model_name]._active_name:
+                raise ValidationError(
+                    self.env._("Records of %(model)s cannot be archived: choose Delete.", model=config.model_id.name)
+                )
+
     @api.constrains("model_id")
     def _check_model(self):
         for config in self:
@@ -380,6 +387,15 @@ class BjApiSyncConfig(models.Model):
         """
         self.ensure_one()
         return self.env["bj.api.sync.script"]._eval_domain(self.filter_domain)
+
+    def _get_credentials(self):
+        """Return the secrets that a caller, or Odoo, must show, in the order of the authorization type.
+
+        :rtype: tuple[str]
+        """
+        self.ensure_one()
+        names = REQUIRED_BY_AUTHORIZATION.get(self.authorization_type, ())
+        return tuple(self[name] or "" for name in names)
 
     # ------------------------------------------------------------------
     # Hooks

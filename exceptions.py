@@ -1,0 +1,38 @@
+"""Errors whose type carries the decision.
+
+They are Odoo's ``UserError``, so that the web client shows them as well, and like Odoo's own they name the
+HTTP status an API answers them with (``http_status``, RFC 9110 section 15).
+"""
+
+from odoo.exceptions import UserError
+
+
+class BadPayload(UserError):
+    """The data of the other system cannot become Odoo's.
+
+    :param str message: what is wrong, for the person who sent it
+    :param errors: one mapping per fault: ``pointer`` (RFC 6901), ``message``, ``line_id``
+    :type errors: Sequence[Mapping]
+    """
+
+    http_status = 400
+
+    def __init__(self, message, errors=()):
+        super().__init__(message)
+        self.errors = list(errors)
+
+
+class ScriptError(BadPayload):
+    """A script of a configuration line failed; the cause (``__cause__``) is for the log alone."""
+
+
+class RecordNotFound(BadPayload):
+    """No record has that identifier, or it is outside the filter domain."""
+
+    http_status = 404
+
+
+class RecordConflict(BadPayload):
+    """Several records have that identifier, or it exists already."""
+
+    http_status = 409

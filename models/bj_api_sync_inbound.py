@@ -1,0 +1,542 @@
+from urllib.parse import quote
+
+from psycopg2 import DataError, IntegrityError
+from psycopg2.errors import NotNullViolation, UniqueViolation
+
+from odoo import models
+from odoo.exceptions import AccessError, UserError
+from odoo.fields import Domain
+from odoo.tools import ormcache
+
+from ..exceptions import BadPayload, RecordConflict, RecordNotFound
+from ..tools import codec
+from ..tools.plan import Answer, Batch, Endpoint, Param
+from ..tools.secret import digest
+
+#: query parameters that any request may have
+COMMON_PARAMS = ("fields",)
+LIST_PARAMS = ("limit", "offset", "page", "sort", "count", "updated_since")
+WRITE_PARAMS = ("atomic",)
+#: fields without a line that lists can be sorted by
+SORTABLE = ("id", "create_date", "write_date")
+TRACKING_DISABLED = {
+    "tracking_disable": True,
+    "mail_create_nolog": True,
+    "mail_create_nosubscribe": True,
+    "mail_notrack": True,
+}
+
+
+class BjApiSyncInbound(models.AbstractModel):
+    """What GET, POST, PUT, PATCH and DELETE do to records, free of HTTP objects.
+
+    It runs in the environment of the configuration's user and company, never as superuser.
+    """
+
+    _name = "bj.api.sync.inbound"
+    _description = "API Inbound"
+
+    # ------------------------------------------------------------------
+    # Endpoints
+    # ------------------------------------------------------------------
+
+    @ormcache("name")
+    def _endpoint(self, name):
+        """Compile the configuration of an endpoint.
+
+        :param str name: the last part of the URL
+        :rtype: Endpoint | None
+        """
+        config = self.env["bj.api.sync.config"].sudo().search(
+            [("request_type", "=", "in"), ("endpoint", "=", name)], limit=1
+        )
+        if not config:
+            return None
+        required = config.header_ids.filtered(lambda header: header.purpose == "require")
+        return Endpoint(
+            config_id=config.id,
+            name=config.endpoint,
+            model=config.model_name,
+            methods=tuple(config.http_method_ids.mapped("name")),
+            authorization_type=config.authorization_type,
+            credentials=tuple(digest(secret) for secret in config._get_credentials()),
+            required_headers=tuple((header.key, digest(header.value or "")) for header in required),
+            answer_headers=tuple((header.key, header.value or "") for header in config.header_ids - required),
+            user_id=config.user_id.id,
+            company_id=config.company_id.id,
+            limit=config.limit,
+            page_size=config.page_size,
+            is_paginated=config.is_paginated,
+            params={
+                param.key: Param(param.key, param.field_id.name, param.field_id.ttype, param.domain_operator)
+                for param in config.param_ids
+            },
+            record_id_type=config.record_id_type,
+            existing_policy=config.existing_policy,
+            delete_policy=config.delete_policy,
+            all_or_nothing=config.all_or_nothing,
+            tracking_disable=config.tracking_disable,
+            log_policy=config.log_policy,
+        )
+
+    # ------------------------------------------------------------------
+    # Operations
+    # ------------------------------------------------------------------
+
+    def _handle(self, endpoint, method, record_ref, args, payload):
+        """Serve one request.
+
+        :param Endpoint endpoint: the compiled configuration
+        :param str method: GET, POST, PUT, PATCH or DELETE
+        :param str record_ref: the last part of the path, empty for the whole collection
+        :param dict args: the query parameters: name -> list of texts
+        :param payload: the parsed body, None if there was none
+        :rtype: Answer
+        :raises UserError: of a kind that tells the status, see ``exceptions.py``
+        """
+        room = self.with_context(TRACKING_DISABLED) if endpoint.tracking_disable and method != "GET" else self
+        plan = room.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
+        try:
+            return getattr(room, f"_do_{method.lower()}")(endpoint, plan, record_ref, args, payload)
+        except BadPayload as exc:
+            if not isinstance(payload, list):
+                for error in exc.errors:
+                    error.pop("index", None)
+            raise
+
+    def _do_get(self, endpoint, plan, record_ref, args, payload):
+        if not record_ref:
+            return self._list(endpoint, plan, args)
+        self._check_params(args, COMMON_PARAMS)
+        record = self._find(endpoint, plan, record_ref)
+        data = self._represent(self._select(plan, args), record)[0]
+        return Answer(200, {"status": "success", "data": data}, record_ids=record._ids, count=1)
+
+    def _do_post(self, endpoint, plan, record_ref, args, payload):
+        return self._write(endpoint, plan, args, payload, self._check_creatable)
+
+    def _do_put(self, endpoint, plan, record_ref, args, payload):
+        if record_ref and not isinstance(payload, dict):
+            raise BadPayload(self.env._("The body must be an object."))
+        record = self._find(endpoint, plan, record_ref) if record_ref else None
+        return self._write(endpoint, plan, args, payload, self._check_updatable, record)
+
+    _do_patch = _do_put
+
+    def _do_delete(self, endpoint, plan, record_ref, args, payload):
+        if record_ref:
+            self._check_params(args, ())
+            record = self._find(endpoint, plan, record_ref)
+            self._remove(endpoint, record)
+            return Answer(200, {"status": "success", "data": {"id": record.id}}, record_ids=record._ids, count=1)
+        self._check_params(args, WRITE_PARAMS)
+        if payload is None or payload == []:
+            raise BadPayload(self.env._("Tell which records to delete: /<id>, or record identifiers in the body."))
+        self._check_size(endpoint, payload)
+        return self._delete_listed(endpoint, plan, args, payload)
+
+    # ------------------------------------------------------------------
+    # Reading
+    # ------------------------------------------------------------------
+
+    def _list(self, endpoint, plan, args):
+        limit, offset = self._get_window(endpoint, args)
+        domain = self.env["bj.api.sync.mapper"]._get_domain(plan) & self._get_params_domain(endpoint, plan, args)
+        model = self.env[plan.model]
+        selected = self._select(plan, args)
+        records = model.search(domain, offset=offset, limit=limit, order=self._get_order(plan, args))
+        data = self._represent(selected, records)
+        meta = {"limit": limit, "offset": offset, "count": len(data)}
+        if endpoint.is_paginated or self._get_flag(args, "count"):
+            meta["total"] = model.search_count(domain)
+        body = {"status": "success", "data": data, "meta": meta}
+        return Answer(200, body, record_ids=records._ids, count=len(data))
+
+    def _represent(self, plan, records):
+        """Map records, each with its database id (a mapped key ``id`` comes first)."""
+        objects = self.env["bj.api.sync.mapper"]._serialize(plan, records)
+        return [{"id": record_id} | data for record_id, data in zip(records._ids, objects, strict=True)]
+
+    def _find(self, endpoint, plan, record_ref):
+        """Find the record of a path, inside the filter domain.
+
+        :raises RecordNotFound: if there is none
+        :raises RecordConflict: if several have that identifier
+        """
+        mapper = self.env["bj.api.sync.mapper"]
+        line = plan.identifier if endpoint.record_id_type == "identifier" else None
+        try:
+            key = codec.parse_text(line.field_type if line else "many2one", record_ref)
+        except ValueError:
+            key = False
+        if line:
+            ids = mapper._match(plan, [key]).get(key, [])
+        else:
+            ids = self.env[plan.model].search(mapper._get_domain(plan) & Domain("id", "=", key)).ids if key else []
+        if not ids:
+            raise RecordNotFound(self.env._("There is no record %s.", record_ref))
+        if len(ids) > 1:
+            raise RecordConflict(self.env._("Several records have the identifier %s.", record_ref))
+        return self.env[plan.model].browse(ids)
+
+    # ------------------------------------------------------------------
+    # Query parameters
+    # ------------------------------------------------------------------
+
+    def _check_params(self, args, known):
+        unknown = sorted(set(args) - set(known))
+        if unknown:
+            raise BadPayload(self.env._("Unknown parameter: %s", ", ".join(unknown)))
+
+    def _get_window(self, endpoint, args):
+        """Return limit and offset; a limit over the maximum is lowered to it (AIP-158)."""
+        default = endpoint.page_size if endpoint.is_paginated else endpoint.limit
+        limit = min(self._get_number(args, "limit", 0) or default, endpoint.limit)
+        if "page" not in args:
+            return limit, self._get_number(args, "offset", 0)
+        if "offset" in args:
+            raise BadPayload(self.env._("Give either page or offset, not both."))
+        return limit, (self._get_number(args, "page", 1, low=1) - 1) * limit
+
+    def _get_number(self, args, name, default, low=0):
+        texts = args.get(name)
+        if not texts:
+            return default
+        if not texts[-1].isascii() or not texts[-1].isdigit() or not low <= int(texts[-1][:19]) < 2**62:
+            raise BadPayload(self.env._("The parameter %(name)s must be a whole number from %(low)s.", name=name, low=low))
+        return int(texts[-1])
+
+    def _get_flag(self, args, name):
+        text = args.get(name, ["false"])[-1]
+        try:
+            return codec.parse_text("boolean", text)
+        except ValueError:
+            raise BadPayload(self.env._("The parameter %s must be true or false.", name)) from None
+
+    def _select(self, plan, args):
+        """Return the plan of the keys asked for with ``fields``."""
+        if "fields" not in args:
+            return plan
+        wanted = [key.strip() for text in args["fields"] for key in text.split(",") if key.strip()]
+        known = {".".join(line.path[:depth]) for line in plan.lines for depth in range(1, len(line.path) + 1)}
+        unknown = sorted(set(wanted) - known - {"id"})
+        if unknown:
+            raise BadPayload(self.env._("The parameter fields names unknown keys: %s", ", ".join(unknown)))
+        return plan.select(wanted)
+
+    def _get_order(self, plan, args):
+        """Translate ``sort=name,-create_date``; the id decides among equals, so that pages are stable."""
+        by_key = {line.key: line for line in plan.lines if line.value_type == "plain" and line.field_name}
+        terms = []
+        for key in [key.strip() for text in args.get("sort", ()) for key in text.split(",") if key.strip()]:
+            name = by_key[key[key[0] == "-" :]].field_name if key[key[0] == "-" :] in by_key else key[key[0] == "-" :]
+            field = self.env[plan.model]._fields.get(name)
+            if (key.lstrip("-") not in by_key and name not in SORTABLE) or not field._description_sortable(self.env):
+                raise BadPayload(self.env._("The parameter sort names a key that cannot be sorted by: %s", key))
+            terms.append(f"{name} {'desc' if key[0] == '-' else 'asc'}")
+        return ", ".join([*terms, "id"])
+
+    def _get_params_domain(self, endpoint, plan, args):
+        """Turn the configured parameters, and mapped keys, into a domain."""
+        lines = {line.key: line for line in plan.lines if line.field_name and not line.script}
+        domains, unknown = [], []
+        for key, texts in args.items():
+            if key in COMMON_PARAMS + LIST_PARAMS:
+                continue
+            if key in endpoint.params:
+                domains.append(self._get_param_domain(endpoint.params[key], texts))
+            elif key in lines:
+                domains.append(self._get_key_domain(plan, lines[key], texts))
+            else:
+                unknown.append(key)
+        self._check_params(unknown, ())
+        if "updated_since" in args:
+            since = Param("updated_since", "write_date", "datetime", ">=")
+            domains.append(self._get_param_domain(since, args["updated_since"]))
+        return Domain.AND(domains)
+
+    def _get_key_domain(self, plan, line, texts):
+        """A mapped key is equality; that of a relation is the related record's identifier."""
+        name, field_type, mapping = line.field_name, line.field_type, line.mapping
+        while mapping and mapping.identifier:
+            line = mapping.identifier
+            name, field_type, mapping = f"{name}.{line.field_name}", line.field_type, line.mapping
+        if not self.env[plan.model]._fields[name.split(".")[0]]._description_searchable or field_type == "binary":
+            self._check_params([line.key], ())
+        return self._get_param_domain(Param(line.key, name, field_type, "in" if len(texts) > 1 else "="), texts)
+
+    def _get_param_domain(self, param, texts):
+        """Turn one parameter into one leaf, its value parsed by the field's type.
+
+        :param Param param: the parameter
+        :param list texts: its values, in the order of the query
+        :rtype: odoo.fields.Domain
+        """
+        operator = param.operator
+        if operator == "set":
+            is_set = self._get_flag({param.key: texts}, param.key)
+            return Domain(param.field_name, "!=" if is_set else "=", False)
+        if operator in ("in", "not in"):
+            values = [self._parse_param(param, text) for item in texts for text in item.split(",")]
+            return Domain(param.field_name, operator, values)
+        if operator in ("ilike", "not ilike", "=ilike"):
+            return Domain(param.field_name, operator, self._parse_param(param, texts[-1], "char") or "")
+        return Domain(param.field_name, operator, self._parse_param(param, texts[-1]))
+
+    def _parse_param(self, param, text, field_type=None):
+        try:
+            return codec.parse_text(field_type or param.field_type, text.strip())
+        except ValueError:
+            raise BadPayload(
+                self.env._("The parameter %(key)s cannot be “%(value)s”.", key=param.key, value=text[:100])
+            ) from None
+
+    # ------------------------------------------------------------------
+    # Writing
+    # ------------------------------------------------------------------
+
+    def _check_size(self, endpoint, payload):
+        if isinstance(payload, list) and len(payload) > endpoint.limit:
+            message = self.env._("At most %s items in one request.", endpoint.limit)
+            error = BadPayload(message)
+            error.http_status = 413
+            raise error
+
+    def _write(self, endpoint, plan, args, payload, check, record=None):
+        """Create or update what a body describes.
+
+        :param check: notes the faults of rows that this method may not write, ``check(endpoint, batch, rows)``
+        :param record: the record that the path names
+        :rtype: Answer
+        """
+        self._check_params(args, COMMON_PARAMS + WRITE_PARAMS)
+        selected, atomic = self._select(plan, args), endpoint.all_or_nothing or self._get_flag(args, "atomic")
+        if not isinstance(payload, (dict, list)):
+            raise BadPayload(self.env._("The body must be an object or a list of objects."))
+        self._check_size(endpoint, payload)
+        many = isinstance(payload, list)
+        payloads = payload if many else [payload]
+        targets = record and record._ids
+
+        def work(items):
+            return self._write_items(endpoint, plan, payloads, items, check, targets)
+
+        if not many:
+            rows, errors = work([0]), {}
+        else:
+            rows, errors = self._split(list(range(len(payloads))), work, atomic)
+        records = self.env[plan.model].browse([row.record_id for row in rows])
+        data = self._represent(selected, records)
+        created = sum(row.created for row in rows)
+        status = 207 if errors else 201 if rows and created == len(rows) else 200
+        if not many:
+            location = self._get_ref(endpoint, plan, records) if created else ""
+            return Answer(status, {"status": "success", "data": data[0]}, {}, location, records._ids, 1)
+        meta = {"created": created, "updated": len(rows) - created, "failed": len(errors)}
+        return self._answer_list(status, data, errors, meta, records._ids)
+
+    def _answer_list(self, status, data, errors, meta, record_ids):
+        body = {"status": "success", "data": data, "meta": meta}
+        if errors:
+            body["errors"] = self._flatten(errors)
+        return Answer(status, body, record_ids=record_ids, count=len(data))
+
+    def _write_items(self, endpoint, plan, payloads, items, check, targets=None):
+        """Write some items of a request together.
+
+        :return: their rows, in order
+        :rtype: list[Row]
+        :raises BadPayload: with the faults of all items, ``errors`` having ``index``
+        """
+        mapper = self.env["bj.api.sync.mapper"]
+        wrong = [index for index in items if not isinstance(payloads[index], dict)]
+        if wrong:
+            message = self.env._("Expected an object.")
+            raise _faults({index: [{"pointer": "", "message": message}] for index in wrong})
+        batch = Batch.of([payloads[index] for index in items], items)
+        rows = mapper._parse(plan, batch, targets)
+        check(endpoint, plan, batch, rows)
+        if batch.errors:
+            raise _faults(batch.errors.by_item)
+        try:
+            mapper._store(rows)
+            self.env.flush_all()
+        except (IntegrityError, DataError) as exc:
+            raise self._database_error(plan, exc) from exc
+        self._check_created(plan, [row.record_id for row in rows if row.created])
+        return rows
+
+    def _check_creatable(self, endpoint, plan, batch, rows):
+        for index, row in enumerate(rows):
+            if row.record_id and endpoint.existing_policy == "error":
+                message = self.env._("A record with the identifier %s exists already.", row.key)
+                batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
+            elif not row.record_id and plan.identifier and plan.identifier.field_name == "id" and row.key:
+                message = self.env._("No record has the identifier %s.", row.key)
+                batch.fault(index, plan.identifier.path, message, plan.identifier.id, 404)
+
+    def _check_updatable(self, endpoint, plan, batch, rows):
+        for index, row in enumerate(rows):
+            if row.record_id:
+                continue
+            path, line_id = (plan.identifier.path, plan.identifier.id) if plan.identifier else ((), None)
+            if row.key is False:
+                message = self.env._("The record identifier is missing.")
+                batch.fault(index, path, message, line_id)
+            else:
+                message = self.env._("No record has the identifier %s.", row.key)
+                batch.fault(index, path, message, line_id, 404)
+
+    def _check_created(self, plan, record_ids):
+        """A created record must be in the filter domain, as with Odoo's record rules."""
+        domain = self.env["bj.api.sync.mapper"]._get_domain(plan)
+        if not record_ids or domain.is_true():
+            return
+        if self.env[plan.model].search_count(domain & Domain("id", "in", record_ids)) != len(record_ids):
+            raise BadPayload(self.env._("The record would be outside of this endpoint's filter domain."))
+
+    def _split(self, items, work, atomic):
+        """Work on all items together; only when some fail, without those, then one by one.
+
+        Every try is behind a savepoint, so that what failed leaves nothing.
+
+        :param items: indices
+        :param work: does the work for some indices and returns one result for each
+        :param bool atomic: one failure fails all
+        :return: the results in order, the errors by index
+        :raises BadPayload: if ``atomic`` and something failed
+        """
+        errors, results = {}, {}
+        pending = items
+        while pending:
+            try:
+                with self.env.cr.savepoint():
+                    results = dict(zip(pending, work(pending), strict=True))
+                break
+            except (UserError, IntegrityError, DataError) as exc:
+                found = self._get_item_errors(exc, pending)
+            if not found:
+                results, failed = self._one_by_one(pending, work)
+                errors |= failed
+                break
+            errors |= found
+            pending = [index for index in pending if index not in errors]
+            if atomic:
+                break
+        if errors and atomic:
+            raise _faults(errors, self.env._("Nothing was kept, because items failed."))
+        return [results[index] for index in items if index in results], errors
+
+    def _one_by_one(self, items, work):
+        errors, results = {}, {}
+        for index in items:
+            try:
+                with self.env.cr.savepoint():
+                    results[index] = work([index])[0]
+            except (UserError, IntegrityError, DataError) as exc:
+                errors[index] = self._get_item_errors(exc, [index])[index]
+        return results, errors
+
+    def _get_item_errors(self, exc, items):
+        """Tell which items an exception is about; nothing if it may be any of several."""
+        faults = [error for error in getattr(exc, "errors", ()) if "index" in error]
+        if faults:
+            found = {}
+            for error in faults:
+                found.setdefault(error["index"], []).append(error)
+            return found
+        if len(items) > 1:
+            return {}
+        errors = list(getattr(exc, "errors", ())) or [{"pointer": ""}]
+        status = self._get_status(exc)
+        return {items[0]: [{"message": str(exc.args[0]), "status": status, **error} for error in errors]}
+
+    def _flatten(self, errors):
+        """Return what the answer says of failed items, in order."""
+        return [
+            {"index": index, "code": error.get("status", 400)}
+            | {key: error[key] for key in ("message", "pointer", "line_id") if error.get(key) is not None}
+            for index in sorted(errors)
+            for error in errors[index]
+        ]
+
+    def _database_error(self, plan, exc):
+        """Say what a constraint of the database refused, and at which key."""
+        message = self.env[plan.model]._sql_error_to_message(exc) if isinstance(exc, IntegrityError) else str(exc)
+        kind = RecordConflict if isinstance(exc, UniqueViolation) else BadPayload
+        column = isinstance(exc, NotNullViolation) and exc.diag.column_name
+        lines = [line for line in plan.lines if line.field_name == column]
+        pointers = [{"pointer": "/" + "/".join(line.path), "message": message, "line_id": line.id} for line in lines]
+        return kind(message, pointers)
+
+    def _get_status(self, exc):
+        """Return the HTTP status an exception is answered with."""
+        if isinstance(exc, (BadPayload, AccessError)) or not isinstance(exc, UserError):
+            return getattr(exc, "http_status", 500)
+        # a UserError of Odoo is about the data, whatever status its web client gets
+        return 404 if exc.http_status == 404 else 400
+
+    def _get_ref(self, endpoint, plan, record):
+        if endpoint.record_id_type == "database" or not plan.identifier:
+            return str(record.id)
+        return quote(str(self.env["bj.api.sync.mapper"]._key(plan, record)), safe="")
+
+    # ------------------------------------------------------------------
+    # Deleting
+    # ------------------------------------------------------------------
+
+    def _remove(self, endpoint, records):
+        try:
+            if endpoint.delete_policy == "archive":
+                records.action_archive()
+            else:
+                records.unlink()
+            self.env.flush_all()
+        except AccessError:
+            raise
+        except (UserError, IntegrityError) as exc:
+            message = exc.args[0] if isinstance(exc, UserError) else records._sql_error_to_message(exc)
+            raise RecordConflict(self.env._("The record cannot be deleted: %s", message)) from exc
+
+    def _delete_listed(self, endpoint, plan, args, payload):
+        """Delete the records whose identifiers a body lists, bare or as objects."""
+        many = isinstance(payload, list)
+        payloads = [self._as_object(plan, item) for item in (payload if many else [payload])]
+        mapper = self.env["bj.api.sync.mapper"]
+
+        def work(items):
+            wrong = [index for index in items if not isinstance(payloads[index], dict)]
+            batch = Batch.of([payloads[index] if index not in wrong else {} for index in items], items)
+            rows = mapper._prepare_rows(plan, batch)
+            mapper._resolve(plan, batch, rows)
+            mapper._refuse_twice(plan, batch, rows)
+            self._check_updatable(endpoint, plan, batch, rows)
+            if batch.errors:
+                raise _faults(batch.errors.by_item)
+            self._remove(endpoint, self.env[plan.model].browse([row.record_id for row in rows]))
+            return [row.record_id for row in rows]
+
+        if not many:
+            record_id = work([0])[0]
+            return Answer(200, {"status": "success", "data": {"id": record_id}}, record_ids=(record_id,), count=1)
+        atomic = endpoint.all_or_nothing or self._get_flag(args, "atomic")
+        ids, errors = self._split(list(range(len(payloads))), work, atomic)
+        meta = {"deleted": len(ids), "failed": len(errors)}
+        return self._answer_list(207 if errors else 200, [{"id": rid} for rid in ids], errors, meta, tuple(ids))
+
+    def _as_object(self, plan, item):
+        """Give a bare identifier the shape of an object."""
+        if isinstance(item, dict) or not plan.identifier:
+            return item
+        for part in reversed(plan.identifier.path):
+            item = {part: item}
+        return item
+
+
+def _faults(by_item, message=None):
+    """Make the exception of one or more faulty items."""
+    errors = [{"index": index} | error for index, faults in by_item.items() for error in faults]
+    exc = BadPayload(message or errors[0]["message"], errors)
+    statuses = {error.get("status", 400) for error in errors}
+    exc.http_status = statuses.pop() if len(statuses) == 1 else 400
+    return exc

@@ -1,0 +1,524 @@
+from collections import defaultdict
+
+from odoo import models
+from odoo.fields import Command, Domain
+from odoo.models import MAGIC_COLUMNS
+from odoo.tools import groupby, ormcache
+
+from ..exceptions import BadPayload
+from ..tools import codec
+from ..tools.plan import ABSENT, Links, Plan, PlanLine, Row, build_objects
+
+
+class BjApiSyncMapper(models.AbstractModel):
+    """The engine: records -> payloads, payloads -> values, identifiers -> records.
+
+    It works on sets. A line turns all records into one column of values, or all payloads into one column
+    of ORM values, so that it looks things up once per request and level, not once per record.
+    """
+
+    _name = "bj.api.sync.mapper"
+    _description = "API Mapper"
+
+    # ------------------------------------------------------------------
+    # Plans
+    # ------------------------------------------------------------------
+
+    @ormcache("config_id", "direction")
+    def _plan(self, config_id, direction=None):
+        """Compile a configuration with all its Mapping Models.
+
+        :param int config_id: the configuration
+        :param str direction: ``in`` or ``out``, that of the configuration at the top; by default its own
+        :rtype: Plan
+        """
+        config = self.env["bj.api.sync.config"].sudo().browse(config_id)
+        direction = direction or config.request_type
+        lines = [self._compile_line(line, direction) for line in config.line_ids]
+        # a field that an uninstalled addon took along must not stop the others
+        lines = [line for line in lines if line]
+        return Plan(
+            config_id=config.id,
+            model=config.model_name,
+            filter_domain=config.filter_domain or "[]",
+            lines=tuple(line for line in lines if line.key and not line.is_exec),
+            exec_lines=tuple(line for line in lines if line.is_exec),
+            identifier=next((line for line in lines if line.is_identifier), None),
+            direction=direction,
+            strict=config.strict_keys,
+            keys=frozenset(line.path[0] for line in lines if line.path),
+        )
+
+    def _compile_line(self, line, direction):
+        field = self.env[line.config_id.model_name]._fields.get(line.field_id.name) if line.field_id else None
+        is_script = line.value_type in ("script", "relational_script")
+        if field is None and not is_script:
+            return None
+        digits = field.get_digits(self.env) if field is not None and field.type == "float" else None
+        script = line.script or "" if is_script else ""
+        return PlanLine(
+            id=line.id,
+            config_id=line.config_id.id,
+            label=line._describe(),
+            key=line.external_key or "",
+            path=tuple((line.external_key or "").split(".")) if line.external_key else (),
+            field_name=field.name if field is not None else "",
+            field_type=field.type if field is not None else "",
+            digits=digits[1] if digits else None,
+            value_type=line.value_type,
+            is_identifier=line.is_record_identifier,
+            mapping=self._plan(line.mapping_config_id.id, direction) if line.value_type == "relational" else None,
+            relation_output=line.relation_output,
+            relation_policy=line.relation_policy,
+            remove_missing=line.remove_missing,
+            script_mode=line.script_mode,
+            script=script,
+            # an inbound script that reads request_data makes the field's value out of a payload: there is
+            # none when records are read, and the field has the value already
+            script_on_read=bool(script) and (direction == "out" or "request_data" not in script),
+            response_key=line.response_key or "",
+        )
+
+    def _get_domain(self, plan):
+        """Evaluate a plan's filter domain for the current user.
+
+        :rtype: odoo.fields.Domain
+        """
+        return self.env["bj.api.sync.script"]._eval_domain(plan.filter_domain)
+
+    # ------------------------------------------------------------------
+    # Records -> payloads
+    # ------------------------------------------------------------------
+
+    def _serialize(self, plan, records):
+        """Map records to objects of the other system.
+
+        Fields the environment's user may not read are left out.
+
+        :param Plan plan: the configuration
+        :param records: a recordset of the plan's model
+        :return: one object per record, in order
+        :rtype: list[dict]
+        :raises AccessError: if the user may not read the records
+        :raises BadPayload: if a script fails
+        """
+        mapper = self.with_env(records.env)
+        lines = [line for line in plan.lines if mapper._is_readable(line, records)]
+        records.fetch({line.field_name for line in lines if line.field_name})
+        columns = [mapper._serialize_column(plan, line, records) for line in lines]
+        objects = build_objects([line.path for line in lines], columns, len(records))
+        if plan.direction == "out":
+            objects = mapper._run_outbound(plan, records, objects)
+        return objects
+
+    def _serialize_column(self, plan, line, records):
+        """Map one line of all records; see ``bj.api.sync.value._serialize``."""
+        return records.env[f"bj.api.sync.value.{line.value_type}"]._serialize(line, records)
+
+    def _is_readable(self, line, records):
+        if not line.field_name:
+            return line.script_on_read
+        return records._has_field_access(records._fields[line.field_name], "read")
+
+    def _run_outbound(self, plan, records, objects):
+        script = self.env["bj.api.sync.script"]
+        for line in plan.exec_lines:
+            objects = [script._execute(line, record, data) for record, data in zip(records, objects, strict=True)]
+        return objects
+
+    # ------------------------------------------------------------------
+    # Payloads -> rows
+    # ------------------------------------------------------------------
+
+    def _parse(self, plan, batch, record_ids=None):
+        """Map objects of the other system to rows ready to be stored; faults are noted in the batch.
+
+        Nothing is written but what *Execute* scripts write.
+
+        :param Plan plan: the configuration
+        :param Batch batch: the objects
+        :param record_ids: the record each object is meant for, when not told by its identifier
+        :type record_ids: Sequence[int]
+        :return: one row per object, in order
+        :rtype: list[Row]
+        """
+        rows = self._prepare_rows(plan, batch)
+        self._resolve(plan, batch, rows)
+        if plan.identifier:
+            self._refuse_twice(plan, batch, rows)
+        if record_ids is not None:
+            self._target(plan, batch, rows, record_ids)
+        self._run_inbound(plan, batch, rows)
+        self._fill(plan, batch, rows)
+        return rows
+
+    def _prepare_rows(self, plan, batch):
+        """Make the rows, with what the objects have as identifier."""
+        rows = [
+            Row(plan, item, pointer, payload)
+            for item, pointer, payload in zip(batch.items, batch.pointers, batch.payloads, strict=True)
+        ]
+        if plan.identifier:
+            for row, key in zip(rows, self._identify(plan, batch), strict=True):
+                row.key = key
+        if plan.strict:
+            for index, payload in enumerate(batch.payloads):
+                for key in payload.keys() - plan.keys - {"id"}:
+                    batch.fault(index, (key,), self.env._("Unknown key."))
+        return rows
+
+    def _identify(self, plan, batch):
+        line = plan.identifier
+        value_model = self.env["bj.api.sync.value.plain"]
+        column = batch.column(line.path)
+        for index, value in enumerate(column):
+            if value is ABSENT or value is None:
+                column[index] = False
+                continue
+            try:
+                column[index] = codec.parse(line.field_type, value)
+            except ValueError:
+                column[index] = False
+                batch.fault(index, line.path, value_model._expected(line, value), line.id)
+        return column
+
+    def _match(self, plan, keys):
+        """Find records by identifier: one query, whatever their number.
+
+        :param Plan plan: the configuration, whose filter domain applies
+        :param keys: identifier values
+        :type keys: Iterable
+        :return: identifier -> ids of the records that have it
+        :rtype: dict[Any, list[int]]
+        """
+        keys = {key for key in keys if key is not False}
+        if not keys or not plan.identifier:
+            return {}
+        name = plan.identifier.field_name
+        domain = Domain(name, "in", list(keys)) & self._get_domain(plan)
+        found = defaultdict(list)
+        for record in self.env[plan.model].search_fetch(domain, [name], order="id"):
+            found[self._key(plan, record)].append(record.id)
+        return found
+
+    def _key(self, plan, record):
+        value = record[plan.identifier.field_name]
+        return value.id if isinstance(value, models.BaseModel) else value
+
+    def _resolve(self, plan, batch, rows):
+        """Find the record of each row; several are a conflict, never "the first one"."""
+        found = self._match(plan, [row.key for row in rows])
+        for index, row in enumerate(rows):
+            ids = found.get(row.key, ())
+            if len(ids) > 1:
+                self._fault_ambiguous(plan.identifier, batch, index, row.key)
+            elif ids:
+                row.record_id = ids[0]
+
+    def _fault_ambiguous(self, line, batch, index, key):
+        message = self.env._("Several records have the identifier %s.", key)
+        batch.fault(index, line.path, message, line.id, 409)
+
+    def _refuse_twice(self, plan, batch, rows):
+        for key, same in groupby(enumerate(rows), key=lambda pair: pair[1].key):
+            if key is False or len(same) == 1:
+                continue
+            for index, _row in same:
+                message = self.env._("The identifier %s is in the request twice.", key)
+                batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
+
+    def _target(self, plan, batch, rows, record_ids):
+        """Point the rows at given records; an identifier that belongs to another record is a conflict."""
+        for index, (row, record_id) in enumerate(zip(rows, record_ids, strict=True)):
+            if row.record_id and row.record_id != record_id:
+                message = self.env._("Another record has the identifier %s.", row.key)
+                batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
+            row.record_id = record_id
+
+    def _run_inbound(self, plan, batch, rows):
+        """Run the *Execute* lines, which may change the objects before all other lines see them."""
+        if not plan.exec_lines:
+            return
+        script = self.env["bj.api.sync.script"]
+        records = self._matched(plan, rows)
+        for line in plan.exec_lines:
+            for index, record in enumerate(records):
+                try:
+                    batch.payloads[index] = script._execute(line, record, batch.payloads[index])
+                except BadPayload as exc:
+                    batch.fault(index, line.path, exc.args[0], line.id, exc.http_status)
+        if not plan.identifier:
+            return
+        changed = False
+        for row, payload, key in zip(rows, batch.payloads, self._identify(plan, batch), strict=True):
+            changed |= row.key != key
+            row.payload, row.key = payload, key
+        if changed:
+            self._resolve(plan, batch, rows)
+
+    def _matched(self, plan, rows):
+        """Return the matched record of each row; they share one prefetch."""
+        model = self.env[plan.model]
+        found = model.browse({row.record_id for row in rows if row.record_id})
+        by_id = dict(zip(found._ids, found, strict=True))
+        return [by_id.get(row.record_id, model) for row in rows]
+
+    def _fill(self, plan, batch, rows):
+        """Give the rows their values, one column after the other."""
+        model = self.env[plan.model]
+        records = self._matched(plan, rows)
+        for line in plan.lines:
+            if not line.field_name or not self._is_writable(model._fields[line.field_name]):
+                continue
+            column = self.env[f"bj.api.sync.value.{line.value_type}"]._parse(line, batch, records)
+            for row, value in zip(rows, column, strict=True):
+                if value is not ABSENT:
+                    row.vals[line.field_name] = value
+
+    def _is_writable(self, field):
+        """Whether the ORM would take a value: what it computes comes back in answers and is no error."""
+        if field.name in MAGIC_COLUMNS:
+            return False
+        return not (field.compute and field.readonly and not field.inverse)
+
+    def _parse_related(self, line, batch, parents):
+        """Map nested objects to rows: matched, and filled as far as the line's policy lets them be written.
+
+        :param PlanLine line: a line with a Mapping Model
+        :param Batch batch: the nested objects
+        :param parents: the matched record of the object each nested one is in, or an empty recordset
+        :type parents: list
+        :rtype: list[Row]
+        """
+        plan = line.mapping
+        rows = self._prepare_rows(plan, batch)
+        if line.field_type == "one2many":
+            self._resolve_children(line, batch, rows, parents)
+        else:
+            self._require_key(plan, batch, rows)
+            self._resolve(plan, batch, rows)
+        if line.field_type != "one2many" and line.relation_policy == "link":
+            self._refuse_unknown(line, batch, rows)
+            written = []
+        elif line.field_type != "one2many" and line.relation_policy == "create":
+            written = [index for index, row in enumerate(rows) if not row.record_id]
+        else:
+            written = list(range(len(rows)))
+        if written:
+            part, part_rows = batch.subset(written), [rows[index] for index in written]
+            self._run_inbound(plan, part, part_rows)
+            self._fill(plan, part, part_rows)
+        return rows
+
+    def _require_key(self, plan, batch, rows):
+        for index, row in enumerate(rows):
+            if row.key is False:
+                path = plan.identifier.path if plan.identifier else ()
+                batch.fault(index, path, self.env._("The record identifier is missing."))
+
+    def _refuse_unknown(self, line, batch, rows):
+        for index, row in enumerate(rows):
+            if not row.record_id and row.key is not False:
+                message = self.env._("No record has the identifier %s.", row.key)
+                batch.fault(index, line.mapping.identifier.path, message, line.id)
+
+    def _resolve_children(self, line, batch, rows, parents):
+        """Find children by identifier among those of their own parent."""
+        if not line.mapping.identifier:
+            return
+        found, seen = self._children(line, parents), set()
+        for index, (row, parent) in enumerate(zip(rows, parents, strict=True)):
+            if row.key is False:
+                continue
+            place = (batch.parents[index], row.key)
+            if place in seen:
+                message = self.env._("The identifier %s is in the request twice.", row.key)
+                batch.fault(index, line.mapping.identifier.path, message, line.id, 409)
+            seen.add(place)
+            ids = found.get((parent.id, row.key), ())
+            if len(ids) > 1:
+                self._fault_ambiguous(line.mapping.identifier, batch, index, row.key)
+            elif ids:
+                row.record_id = ids[0]
+
+    def _children(self, line, parents):
+        """Return (parent id, identifier) -> ids of the children."""
+        found = defaultdict(list)
+        for parent in self.env[parents[0]._name].union(*parents) if parents else ():
+            for child in parent[line.field_name]:
+                found[parent.id, self._key(line.mapping, child)].append(child.id)
+        return found
+
+    def _match_scalars(self, line, batch, scalars, parents):
+        """Find the records of bare identifiers.
+
+        :param PlanLine line: a line with a Mapping Model
+        :param Batch batch: the objects the identifiers stand in
+        :param scalars: (index of the object, position in its list, identifier)
+        :type scalars: list[tuple]
+        :param list parents: the matched record of each object
+        :return: one id per identifier; 0 where a fault was noted
+        :rtype: list[int]
+        """
+        identifier = line.mapping.identifier
+        value_model = self.env["bj.api.sync.value.plain"]
+        keys = []
+        for index, _position, value in scalars:
+            try:
+                keys.append(codec.parse(identifier.field_type, value) if identifier else False)
+            except ValueError:
+                keys.append(False)
+            if keys[-1] is False:
+                message = value_model._expected(identifier or line, value)
+                batch.fault(index, line.path, message, line.id)
+        if line.field_type == "one2many":
+            children = self._children(line, [parents[index] for index, _position, _value in scalars])
+            found = [
+                children.get((parents[index].id, key), ())
+                for (index, _position, _value), key in zip(scalars, keys, strict=True)
+            ]
+        else:
+            matched = self._match(line.mapping, keys)
+            found = [matched.get(key, ()) for key in keys]
+        for (index, _position, _value), key, ids in zip(scalars, keys, found, strict=True):
+            if len(ids) > 1:
+                self._fault_ambiguous(line, batch, index, key)
+            elif not ids and key is not False:
+                batch.fault(index, line.path, self.env._("No record has the identifier %s.", key), line.id)
+        return [ids[0] if len(ids) == 1 else 0 for ids in found]
+
+    # ------------------------------------------------------------------
+    # Rows -> records
+    # ------------------------------------------------------------------
+
+    def _store(self, rows):
+        """Create and update the records of rows, those they link to first.
+
+        One create per level and model; only values that differ are written.
+
+        :param rows: rows without faults
+        :type rows: Iterable[Row]
+        """
+        linked = list(self._linked(rows))
+        if linked:
+            self._store(linked)
+        for _config, same in groupby((row for row in rows if not row.stored), key=lambda row: row.plan.config_id):
+            self._store_plan(same[0].plan, same)
+
+    def _linked(self, rows):
+        for row in rows:
+            for value in row.vals.values():
+                if not isinstance(value, Links):
+                    continue
+                nested = [target for target in value.targets if isinstance(target, Row)]
+                if value.kind == "one2many":
+                    yield from self._linked(nested)
+                else:
+                    yield from (target for target in nested if not target.stored)
+
+    def _store_plan(self, plan, rows):
+        firsts, aliases = {}, []
+        for row in rows:
+            place = row.record_id or (("key", row.key) if row.key is not False else id(row))
+            first = firsts.setdefault(place, row)
+            if first is not row:  # the same related record in several items: what comes later counts
+                first.vals.update(row.vals)
+                aliases.append((row, first))
+        self._create(plan, [row for row in firsts.values() if not row.record_id])
+        self._update(plan, [row for row in firsts.values() if row.record_id and row.vals and not row.created])
+        for row in rows:
+            row.stored = True
+        for row, first in aliases:
+            row.record_id = first.record_id
+
+    def _create(self, plan, rows):
+        if not rows:
+            return
+        records = self.env[plan.model].create([self._get_create_values(row) for row in rows])
+        for row, record in zip(rows, records, strict=True):
+            row.record_id, row.created = record.id, True
+
+    def _get_create_values(self, row):
+        return {
+            name: self._get_commands(value, None) if isinstance(value, Links) else value
+            for name, value in row.vals.items()
+        }
+
+    def _update(self, plan, rows):
+        if not rows:
+            return
+        records = self.env[plan.model].browse([row.record_id for row in rows])
+        records.fetch({name for row in rows for name in row.vals})
+        writes = []
+        for row, record in zip(rows, records, strict=True):
+            vals = self._get_changes(row, record)
+            if vals:
+                writes.append((vals, record))
+        for vals, same in _group_equal(writes):
+            self.env[plan.model].concat(*same).with_prefetch(records._ids).write(vals)
+
+    def _get_changes(self, row, record):
+        """Return the values of a row that differ from the record's, and keep both in the row."""
+        changes = {}
+        for name, value in row.vals.items():
+            field = record._fields[name]
+            if isinstance(value, Links):
+                value = self._get_commands(value, record[name])
+                if not value and field.type != "many2one":
+                    continue
+            if not field.relational or field.type == "many2one":
+                old = record[name].id if field.type == "many2one" else record[name]
+                new = value if field.type == "many2one" else _normalize(field, value, record)
+                if old == new:
+                    continue
+                row.changes[name] = (old, new)
+            changes[name] = value
+        return changes
+
+    def _get_commands(self, links, current):
+        """Turn stored links into what ``create`` and ``write`` take.
+
+        :param Links links: the value of a relation
+        :param current: the records the relation has now, None for a new record
+        :return: an id, or x2many commands; no commands when nothing changes
+        """
+        ids = [target.record_id if isinstance(target, Row) else target for target in links.targets]
+        if links.kind == "many2one":
+            return ids[0] if ids else False
+        if links.kind == "many2many":
+            unchanged = current is not None and set(ids) == set(current._ids)
+            return [] if unchanged else [Command.set(ids)]
+        children = {child.id: child for child in current or ()}
+        commands = []
+        for target in links.targets:
+            if not isinstance(target, Row):
+                continue
+            if not target.record_id:
+                commands.append(Command.create(self._get_create_values(target)))
+            elif vals := self._get_changes(target, children[target.record_id]):
+                commands.append(Command.update(target.record_id, vals))
+        if links.remove_missing:
+            commands += [Command.delete(child_id) for child_id in children.keys() - set(ids)]
+        return commands
+
+
+def _normalize(field, value, record):
+    """Return a value as the field would hold it."""
+    return field.convert_to_record(field.convert_to_cache(value, record), record)
+
+
+def _group_equal(writes):
+    """Put records together that get the same values.
+
+    :param writes: (values, record)
+    :rtype: Iterable[tuple[dict, list]]
+    """
+    groups = {}
+    for vals, record in writes:
+        key = tuple(sorted(vals.items(), key=lambda item: item[0]))
+        try:
+            hash(key)
+        except TypeError:  # x2many commands
+            key = record.id
+        groups.setdefault(key, (vals, []))[1].append(record)
+    return groups.values()

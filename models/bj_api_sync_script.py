@@ -1,0 +1,185 @@
+import base64
+import datetime
+import logging
+import re
+import traceback
+
+from dateutil.relativedelta import relativedelta
+
+from odoo import fields, models
+from odoo.exceptions import UserError
+from odoo.fields import Command, Domain
+from odoo.tools import float_compare
+from odoo.tools.safe_eval import dateutil, json, pytz, safe_eval, test_python_expr, time, wrap_module
+
+from ..exceptions import BadPayload, ScriptError
+
+_logger = logging.getLogger(__name__)
+
+FILENAME = "<python script>"
+EXPRESSION = "lambda record, records, request_data: (\n%s\n)"
+REGEX = wrap_module(
+    re,
+    ["compile", "escape", "findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"]
+    + ["ASCII", "DOTALL", "IGNORECASE", "MULTILINE", "VERBOSE"],
+)
+
+
+class _DatetimeMeta(type):
+    def __call__(cls, *args, **kwargs):
+        return datetime.datetime(*args, **kwargs)
+
+    def __getattr__(cls, name):
+        return getattr(datetime.datetime, name)
+
+    def __instancecheck__(cls, instance):
+        return isinstance(instance, datetime.datetime)
+
+
+class Datetime(metaclass=_DatetimeMeta):
+    """Python's ``datetime`` module and class in one name: ``datetime.now()`` and ``datetime.datetime.now()``."""
+
+    date = datetime.date
+    datetime = datetime.datetime
+    time = datetime.time
+    timedelta = datetime.timedelta
+    timezone = datetime.timezone
+
+
+class BjApiSyncScript(models.AbstractModel):
+    """The only place that evaluates what administrators typed: scripts of lines, and filter domains.
+
+    ``safe_eval`` keeps honest code from doing harm by accident. It is no security boundary: who may edit
+    scripts is an administrator of the server.
+    """
+
+    _name = "bj.api.sync.script"
+    _description = "API Script"
+
+    def _eval_domain(self, text):
+        """Evaluate a filter domain for the current user.
+
+        :param str text: a Python expression
+        :rtype: odoo.fields.Domain
+        :raises ValueError: if it is no domain
+        """
+        if not text or text.strip() == "[]":
+            return Domain.TRUE
+        context = {
+            "datetime": Datetime,
+            "timedelta": datetime.timedelta,
+            "relativedelta": relativedelta,
+            "context_today": lambda: fields.Date.context_today(self),
+            "uid": self.env.uid,
+        }
+        return Domain(safe_eval(text, context))
+
+    def _check_syntax(self, script, mode):
+        """Return what is wrong with a script, in one message, or False.
+
+        :param str script: the code
+        :param str mode: ``eval`` or ``exec``
+        """
+        if not (script or "").strip():
+            return self.env._("It is empty.")
+        return test_python_expr(script.strip(), mode=mode)
+
+    def _compile(self, line):
+        """Compile an *Evaluate* script once for any number of records.
+
+        :param PlanLine line: a line of the plan
+        :return: a function of (record, request_data) that returns the value, or raises :class:`ScriptError`
+        """
+        try:
+            function = safe_eval(EXPRESSION % line.script.strip(), self._get_context(line.config_id), filename=FILENAME)
+        except Exception as exc:
+            raise self._error(line, exc) from exc
+
+        def evaluate(record, request_data):
+            try:
+                return function(record, record, request_data)
+            except BadPayload:
+                raise
+            except UserError as exc:
+                raise BadPayload(exc.args[0], [self._describe(line, exc.args[0])]) from exc
+            except Exception as exc:
+                raise self._error(line, exc) from exc
+
+        return evaluate
+
+    def _execute(self, line, record, request_data):
+        """Run an *Execute* script.
+
+        :param PlanLine line: a line of the plan
+        :param record: the matched record, the record to send, or an empty recordset
+        :param dict request_data: the payload, which the script may change or replace
+        :return: the payload afterwards
+        :rtype: dict
+        :raises ScriptError: if the script failed
+        :raises BadPayload: if it raised a ``UserError``
+        """
+        context = self._get_context(line.config_id) | {
+            "record": record,
+            "records": record,
+            "request_data": request_data,
+        }
+        try:
+            safe_eval(line.script.strip(), context, mode="exec", filename=FILENAME)
+        except UserError as exc:
+            raise BadPayload(exc.args[0], [self._describe(line, exc.args[0])]) from exc
+        except Exception as exc:
+            raise self._error(line, exc) from exc
+        return context["request_data"]
+
+    def _describe(self, line, message):
+        return {"pointer": "".join(f"/{part}" for part in line.path), "message": message, "line_id": line.id}
+
+    def _error(self, line, exc):
+        """Name line, line number and exception; the traceback goes to the server's log."""
+        cause = exc.__context__ if isinstance(exc, ValueError) and exc.__context__ else exc
+        offset = 1 if line.script_mode == "eval" else 0  # the line that wraps an expression
+        numbers = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == FILENAME]
+        message = self.env._(
+            "The Python Script of %(line)s failed in line %(number)s: %(error)s",
+            line=line.label,
+            number=max(numbers[-1] - offset, 1) if numbers else "?",
+            error=f"{type(cause).__name__}: {cause}",
+        )
+        _logger.info("%s", message, exc_info=cause)
+        return ScriptError(message, [self._describe(line, message)])
+
+    # ------------------------------------------------------------------
+    # Hooks
+    # ------------------------------------------------------------------
+
+    def _get_context(self, config_id):
+        """Return the names a script can use, but for ``record``, ``records`` and ``request_data``.
+
+        :param int config_id: the configuration of the line
+        :rtype: dict
+        """
+        config = self.env["bj.api.sync.config"].browse(config_id).sudo()
+
+        def log(message, status="success"):
+            self.env["bj.api.log"].create({"name": str(message), "status": status, "config_id": config_id})
+
+        return {
+            "env": self.env,
+            "model": self.env[config.model_name],
+            "config": config,
+            "time": time,
+            "datetime": Datetime,
+            "timedelta": datetime.timedelta,
+            "dateutil": dateutil,
+            "timezone": pytz.timezone,
+            "relativedelta": relativedelta,
+            "re": REGEX,
+            "json": json,
+            "float_compare": float_compare,
+            "b64encode": base64.b64encode,
+            "b64decode": base64.b64decode,
+            "UserError": UserError,
+            "Command": Command,
+            "log": log,
+            "requests": self.env["bj.api.sync.client"]._script_requests(),
+        }

@@ -1,0 +1,276 @@
+"""One small model per Value Calculation Type; another addon adds one with a ``selection_add`` and a model.
+
+Each turns a whole column at once: all records into JSON values, or all payloads into ORM values.
+"""
+
+import datetime
+
+from odoo import models
+from odoo.exceptions import ValidationError
+from odoo.tools.translate import LazyTranslate
+
+from ..exceptions import BadPayload
+from ..tools import codec
+from ..tools.plan import ABSENT, Batch, Links, escape
+
+_lt = LazyTranslate(__name__)
+
+#: what a value of each field type looks like, for the person who sent another one
+EXPECTED = {
+    "char": _lt("a string"),
+    "text": _lt("a string"),
+    "html": _lt("a string"),
+    "selection": _lt("a string"),
+    "integer": _lt("an integer"),
+    "float": _lt("a number"),
+    "monetary": _lt("a number"),
+    "boolean": _lt("true or false"),
+    "date": _lt("a date such as 2026-01-31"),
+    "datetime": _lt("a date and time such as 2026-01-31T13:05:00Z"),
+    "binary": _lt("a base64 string"),
+    "many2one": _lt("the id of a record"),
+    "many2one_reference": _lt("the id of a record"),
+    "one2many": _lt("a list of ids"),
+    "many2many": _lt("a list of ids"),
+    "reference": _lt("a string such as res.partner,3"),
+}
+
+
+class BjApiSyncValue(models.AbstractModel):
+    """What every Value Calculation Type shares."""
+
+    _name = "bj.api.sync.value"
+    _description = "API Value"
+
+    def _serialize(self, line, records):
+        """Turn records into a column of JSON values.
+
+        :param PlanLine line: the configuration line
+        :param records: a recordset of the plan's model, its fields fetched
+        :return: one value per record, in order
+        :rtype: list
+        """
+        field_type, name = line.field_type, line.field_name
+        if field_type == "many2one":
+            values = [record[name].id for record in records]
+        elif field_type in codec.TO_MANY:
+            values = [record[name].ids for record in records]
+        elif field_type == "reference":
+            values = [record[name] and f"{record[name]._name},{record[name].id}" for record in records]
+        else:
+            values = [record[name] for record in records]
+        return codec.serialize_column(field_type, values, line.digits)
+
+    def _parse(self, line, batch, records):
+        """Turn payloads into a column of ORM values; faults are noted in the batch.
+
+        :param PlanLine line: the configuration line
+        :param Batch batch: the payloads
+        :param records: the matched record of each payload, empty recordsets where there is none
+        :type records: list
+        :return: one value per payload, in order; ABSENT leaves the field alone
+        :rtype: list
+        """
+        raise NotImplementedError
+
+    def _expected(self, line, value, selection=None):
+        """Say what was expected instead of a value."""
+        if line.field_type == "selection" and selection is not None:
+            expected = self.env._("one of %s", ", ".join(map(str, selection)))
+        else:
+            expected = str(EXPECTED.get(line.field_type, line.field_type))
+        text = repr(value) if not isinstance(value, (dict, list)) else self.env._("an object or a list")
+        if isinstance(value, dict):
+            text = self.env._("an object")
+        elif isinstance(value, list):
+            text = self.env._("a list")
+        return self.env._("Expected %(expected)s, not %(value)s.", expected=expected, value=text[:100])
+
+    def _selection(self, line, model):
+        if line.field_type != "selection":
+            return None
+        return model._fields[line.field_name].get_values(self.env)
+
+
+class BjApiSyncValuePlain(models.AbstractModel):
+    """The value as it is."""
+
+    _name = "bj.api.sync.value.plain"
+    _inherit = ["bj.api.sync.value"]
+    _description = "API Value: Plain"
+
+    def _parse(self, line, batch, records):
+        selection = self._selection(line, records[0]) if records else None
+        column = batch.column(line.path)
+        for index, value in enumerate(column):
+            if value is ABSENT:
+                continue
+            if value is None:
+                column[index] = [] if line.field_type in codec.TO_MANY else False
+                continue
+            try:
+                column[index] = codec.parse(line.field_type, value, selection)
+            except ValueError:
+                column[index] = ABSENT
+                batch.fault(index, line.path, self._expected(line, value, selection), line.id)
+        if line.field_type == "many2one" or line.field_type in codec.TO_MANY:
+            self._check_exist(line, batch, column, records)
+        if line.field_type in codec.TO_MANY:
+            return [value if value is ABSENT else Links(value, "many2many") for value in column]
+        return column
+
+    def _check_exist(self, line, batch, column, records):
+        """Ids of records that are not there would break the transaction: one query tells."""
+        lists = [[] if not value else value if isinstance(value, list) else [value] for value in column]
+        wanted = {record_id for ids in lists for record_id in ids}
+        if not wanted:
+            return
+        comodel = self.env[records[0]._fields[line.field_name].comodel_name].with_context(active_test=False)
+        found = set(comodel.search([("id", "in", list(wanted))])._ids)
+        for index, ids in enumerate(lists):
+            for record_id in ids:
+                if record_id not in found:
+                    column[index] = ABSENT
+                    message = self.env._("No record has the id %s.", record_id)
+                    batch.fault(index, line.path, message, line.id)
+
+
+class BjApiSyncValueRelational(models.AbstractModel):
+    """Related records as objects, mapped by another configuration: the same engine, one level down."""
+
+    _name = "bj.api.sync.value.relational"
+    _inherit = ["bj.api.sync.value"]
+    _description = "API Value: Relational"
+
+    def _serialize(self, line, records):
+        name, mapping = line.field_name, line.mapping
+        related = records[name]._filtered_access("read")
+        mapper = self.env["bj.api.sync.mapper"]
+        if line.relation_output == "identifier" and mapping.identifier:
+            column = mapper._serialize_column(mapping, mapping.identifier, related)
+        else:
+            column = mapper._serialize(mapping, related)
+        by_id = dict(zip(related._ids, column, strict=True))
+        if line.field_type == "many2one":
+            return [by_id.get(record[name].id) for record in records]
+        return [[by_id[rid] for rid in record[name]._ids if rid in by_id] for record in records]
+
+    def _parse(self, line, batch, records):
+        cells = batch.column(line.path)
+        targets = [[] for _cell in cells]
+        nested, scalars, places = Batch([], [], [], batch.errors), [], []
+        for index, cell in enumerate(cells):
+            for position, item in enumerate(self._listed(line, batch, index, cell)):
+                targets[index].append(0)
+                if not isinstance(item, dict):
+                    scalars.append((index, position, item))
+                    continue
+                path = (*line.path, position) if line.field_type in codec.TO_MANY else line.path
+                nested.payloads.append(item)
+                nested.pointers.append(batch.pointers[index] + "".join(f"/{escape(part)}" for part in path))
+                nested.items.append(batch.items[index])
+                nested.parents.append(index)
+                places.append((index, position))
+        mapper = self.env["bj.api.sync.mapper"]
+        rows = mapper._parse_related(line, nested, [records[index] for index in nested.parents])
+        for (index, position), row in zip(places, rows, strict=True):
+            targets[index][position] = row
+        ids = mapper._match_scalars(line, batch, scalars, records)
+        for (index, position, _value), record_id in zip(scalars, ids, strict=True):
+            targets[index][position] = record_id
+        return [
+            # null clears a one2many as well, which an empty list does only where missing lines are removed
+            ABSENT if cell is ABSENT else Links(target, line.field_type, line.remove_missing or cell is None)
+            for cell, target in zip(cells, targets, strict=True)
+        ]
+
+    def _listed(self, line, batch, index, cell):
+        """Return the items of a cell, noting a fault when it has the wrong shape."""
+        if cell is ABSENT:
+            return []
+        many = line.field_type in codec.TO_MANY
+        items = [] if cell is None else cell if many and isinstance(cell, list) else [cell]
+        bad_shape = (many and cell is not None and not isinstance(cell, list)) or any(
+            item is None or isinstance(item, (list, bool)) for item in items
+        )
+        if not bad_shape:
+            return items
+        expected = (
+            self.env._("Expected a list of objects or of record identifiers.")
+            if many
+            else self.env._("Expected an object or a record identifier.")
+        )
+        batch.fault(index, line.path, expected, line.id)
+        return []
+
+
+class BjApiSyncValueScript(models.AbstractModel):
+    """The value of a Python expression."""
+
+    _name = "bj.api.sync.value.script"
+    _inherit = ["bj.api.sync.value"]
+    _description = "API Value: Script"
+
+    def _serialize(self, line, records):
+        if not line.script_on_read:
+            return super()._serialize(line, records)
+        evaluate = self.env["bj.api.sync.script"]._compile(line)
+        return [self._to_json(line, evaluate(record, {})) for record in records]
+
+    def _parse(self, line, batch, records):
+        evaluate = self.env["bj.api.sync.script"]._compile(line)
+        column = []
+        for index, (payload, record) in enumerate(zip(batch.payloads, records, strict=True)):
+            try:
+                column.append(self._to_value(line, record, evaluate(record, payload)))
+            except (BadPayload, ValidationError) as exc:
+                column.append(ABSENT)
+                batch.fault(index, line.path, exc.args[0], line.id, getattr(exc, "http_status", 400) if isinstance(exc, BadPayload) else 400)
+        return column
+
+    def _to_json(self, line, value):
+        """Make a script's value fit for JSON."""
+        if isinstance(value, models.BaseModel):
+            value = value.ids if line.field_type in codec.TO_MANY else value.id
+        if isinstance(value, datetime.datetime):
+            return value.isoformat(timespec="seconds") + ("" if value.tzinfo else "Z")
+        if isinstance(value, datetime.date):
+            return value.isoformat()
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if value is False and line.field_type not in ("boolean", ""):
+            return None
+        return value
+
+    def _to_value(self, line, record, value):
+        """Make a script's value fit for the field: JSON values are checked, ORM values are taken."""
+        if value is None or value is False or isinstance(value, (datetime.date, bytes)):
+            return value or False
+        if isinstance(value, models.BaseModel):
+            return value.ids if line.field_type in codec.TO_MANY else value.id
+        try:
+            return codec.parse(line.field_type, value, self._selection(line, record))
+        except ValueError:
+            message = self.env._("The script's value does not fit the field. %s", self._expected(line, value))
+            raise BadPayload(message) from None
+
+
+class BjApiSyncValueRelationalScript(models.AbstractModel):
+    """The related records a Python expression gives: a recordset, ids or x2many commands."""
+
+    _name = "bj.api.sync.value.relational_script"
+    _inherit = ["bj.api.sync.value.script"]
+    _description = "API Value: Relational Script"
+
+    def _to_value(self, line, record, value):
+        if isinstance(value, models.BaseModel):
+            value = value.ids
+        if line.field_type == "many2one":
+            if isinstance(value, list) and len(value) < 2:
+                value = value[0] if value else False
+            return super()._to_value(line, record, value)
+        if not value:
+            return Links([], "many2many")
+        if isinstance(value, (list, tuple)) and all(isinstance(item, (list, tuple)) for item in value):
+            return list(value)
+        return Links(super()._to_value(line, record, list(value) if isinstance(value, tuple) else value), "many2many")

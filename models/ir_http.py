@@ -1,0 +1,97 @@
+import hmac
+import re
+
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
+
+from odoo import models
+from odoo.http import request
+
+from ..tools.secret import digest
+
+ENDPOINT_PATH = re.compile(r"/(?:bj_api_sync|api/sync)/v1/([^/]+)")
+BEARER = re.compile(r"bearer\s+(.+)", re.IGNORECASE)
+
+
+class IrHttp(models.AbstractModel):
+    """Authentication of inbound requests: path -> configuration -> credentials -> user and company."""
+
+    _inherit = "ir.http"
+
+    @classmethod
+    def _auth_method_bj_api_sync(cls):
+        """Find the configuration of the path, check the caller's credentials, become its user.
+
+        :raises NotFound: if nothing is exposed at the path
+        :raises Unauthorized: if a credential is missing or wrong (RFC 9110 section 15.5.2)
+        """
+        match = ENDPOINT_PATH.match(request.httprequest.path)
+        endpoint = match and request.env["bj.api.sync.inbound"]._endpoint(match[1])
+        if not endpoint:
+            raise NotFound(request.env._("There is no such endpoint."))
+        request.dispatcher.endpoint = endpoint
+        cls._bj_check_headers(endpoint)
+        user_id = getattr(cls, f"_bj_authenticate_{endpoint.authorization_type}")(endpoint) or endpoint.user_id
+        request.update_env(user=user_id)
+        company_id = endpoint.company_id or request.env.user.company_id.id
+        if company_id not in request.env.user._get_company_ids():
+            raise Forbidden(request.env._("The user has no access to the company of this endpoint."))
+        request.update_context(allowed_company_ids=[company_id])
+
+    @classmethod
+    def _bj_check_headers(cls, endpoint):
+        """Check the required headers: credentials by themselves, or on top of an authorization type."""
+        received = request.httprequest.headers
+        valid = [cls._bj_is(received.get(name, ""), expected) for name, expected in endpoint.required_headers]
+        if not all(valid):
+            raise cls._bj_unauthorized("Header")
+
+    @classmethod
+    def _bj_is(cls, received, expected):
+        """Compare a received credential with the digest of the expected one, in constant time."""
+        return hmac.compare_digest(digest(received), expected)
+
+    @classmethod
+    def _bj_unauthorized(cls, scheme, **values):
+        """Make the exception that asks for credentials of a scheme (RFC 9110 section 11.6.1)."""
+        challenge = WWWAuthenticate(scheme, {"realm": "bj_api_sync", **values})
+        return Unauthorized(request.env._("Credentials are missing or wrong."), www_authenticate=challenge)
+
+    @classmethod
+    def _bj_get_bearer(cls):
+        match = BEARER.fullmatch(request.httprequest.headers.get("Authorization", "").strip())
+        return match[1] if match else ""
+
+    # One method per authorization type: it returns a user id, or None for the configuration's user.
+
+    @classmethod
+    def _bj_authenticate_none(cls, endpoint):
+        return None
+
+    @classmethod
+    def _bj_authenticate_header(cls, endpoint):
+        if not endpoint.required_headers:
+            raise cls._bj_unauthorized("Header")
+
+    @classmethod
+    def _bj_authenticate_basic(cls, endpoint):
+        received = request.httprequest.authorization
+        is_basic = bool(received) and received.type == "basic"
+        credentials = (received.username or "", received.password or "") if is_basic else ("", "")
+        valid = [cls._bj_is(text, expected) for text, expected in zip(credentials, endpoint.credentials, strict=True)]
+        if not is_basic or not all(valid):
+            raise cls._bj_unauthorized("Basic", charset="UTF-8")
+
+    @classmethod
+    def _bj_authenticate_bearer(cls, endpoint):
+        token = cls._bj_get_bearer()
+        if not token or not all(cls._bj_is(token, expected) for expected in endpoint.credentials):
+            raise cls._bj_unauthorized("Bearer")
+
+    @classmethod
+    def _bj_authenticate_odoo(cls, endpoint):
+        token = cls._bj_get_bearer()
+        user_id = token and request.env["res.users.apikeys"]._check_credentials(scope="rpc", key=token)
+        if not user_id:
+            raise cls._bj_unauthorized("Bearer")
+        return user_id

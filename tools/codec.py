@@ -1,0 +1,199 @@
+"""JSON values <-> ORM values, per field type, strictly.
+
+Odoo's own conversions are made for its web client and take almost anything: the string ``"false"`` becomes True,
+an object its ``repr``. What comes from another system is therefore checked here first.
+
+Dates are those of RFC 3339, binary data is base64 (RFC 4648 section 4).
+"""
+
+import base64
+import binascii
+import datetime
+import math
+import re
+
+from dateutil.parser import isoparse
+
+from odoo.tools import float_round
+
+INT4 = range(-(2**31), 2**31)
+NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*")
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+DATETIME = re.compile(r"\d{4}-?\d{2}-?\d{2}[T ]\d{2}.*")
+REFERENCE = re.compile(r"[a-z_][a-z0-9_.]*,\d+")
+TRUE, FALSE = ("true", "1"), ("false", "0")
+#: the field types that hold one or several records
+TO_MANY = ("one2many", "many2many")
+
+
+def serialize_column(field_type, values, digits=None):
+    """Turn ORM (or database) values into JSON values.
+
+    :param str field_type: the type of an Odoo field
+    :param values: ORM values; records are given as id, ids or None
+    :type values: Sequence
+    :param int digits: decimals of a float, None if it has no fixed number
+    :return: one JSON value per value
+    :rtype: list
+    """
+    if field_type in ("integer", "boolean", *TO_MANY):
+        empty = {"integer": 0, "boolean": False}.get(field_type)
+        return [value if value is not None else empty for value in values]
+    if field_type in ("float", "monetary"):
+        if digits is None:
+            return [value or 0.0 for value in values]
+        return [float_round(value or 0.0, precision_digits=digits) for value in values]
+    if field_type == "date":
+        return [value.isoformat() if value else None for value in values]
+    if field_type == "datetime":
+        return [value.isoformat(timespec="seconds") + "Z" if value else None for value in values]
+    if field_type == "binary":
+        return [bytes(value).decode("ascii") if value else None for value in values]
+    if field_type == "html":
+        return [str(value) if value else None for value in values]
+    return [value or None for value in values]
+
+
+def parse(field_type, value, selection=None):
+    """Turn one JSON value into an ORM value.
+
+    :param str field_type: the type of an Odoo field
+    :param value: any JSON value but null
+    :param selection: the values of a selection field
+    :type selection: Collection[str]
+    :return: what ``write`` takes; ids for relations
+    :raises ValueError: if the value is not of the type
+    """
+    parser = PARSERS.get(field_type)
+    if parser is None:
+        raise ValueError(f"Fields of the type {field_type} cannot be exchanged")
+    result = parser(value)
+    if selection is not None and field_type == "selection" and result not in selection:
+        raise ValueError
+    return result
+
+
+def parse_text(field_type, text):
+    """Turn the text of a query parameter into an ORM value.
+
+    :param str field_type: the type of an Odoo field
+    :param str text: what the URL has; empty means "not set"
+    :raises ValueError: if the text is not of the type
+    """
+    if not text:
+        return False
+    if field_type == "boolean":
+        lowered = text.lower()
+        if lowered not in TRUE + FALSE:
+            raise ValueError
+        return lowered in TRUE
+    if field_type in ("many2one", "many2one_reference", *TO_MANY):
+        return _parse_id(int(text) if re.fullmatch(r"\d{1,10}", text) else text)
+    if field_type == "datetime":
+        text = text.replace(" ", "+") if "T" in text else text  # a + of an offset that was not URL-encoded
+    return parse(field_type, text)
+
+
+def _parse_text(value):
+    if not isinstance(value, str) or "\x00" in value:
+        raise ValueError
+    value.encode()  # JSON can hold halves of surrogate pairs, a database cannot
+    return value or False
+
+
+def _parse_integer(value):
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,10}\s*", value):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value not in INT4:
+        raise ValueError
+    return value
+
+
+def _parse_float(value):
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        value = float(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > 1e300:
+        raise ValueError
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _parse_boolean(value):
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _parse_date(value):
+    if not isinstance(value, str) or not DATE.fullmatch(value):
+        raise ValueError
+    return datetime.date.fromisoformat(value)
+
+
+def _parse_datetime(value):
+    if not isinstance(value, str) or not DATETIME.fullmatch(value):
+        raise ValueError
+    moment = isoparse(value)
+    if moment.tzinfo:
+        try:
+            moment = moment.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+        except OverflowError as exc:
+            raise ValueError from exc
+    return moment.replace(microsecond=0)
+
+
+def _parse_binary(value):
+    if not isinstance(value, str):
+        raise ValueError
+    try:
+        base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise ValueError from exc
+    return value or False
+
+
+def _parse_id(value):
+    if not isinstance(value, int) or isinstance(value, bool) or value not in INT4 or value <= 0:
+        raise ValueError
+    return value
+
+
+def _parse_ids(value):
+    if not isinstance(value, list):
+        raise ValueError
+    return [_parse_id(item) for item in value]
+
+
+def _parse_reference(value):
+    if not isinstance(value, str) or not REFERENCE.fullmatch(value):
+        raise ValueError
+    return value
+
+
+def _parse_json(value):
+    return value
+
+
+PARSERS = {
+    "char": _parse_text,
+    "text": _parse_text,
+    "html": _parse_text,
+    "selection": _parse_text,
+    "integer": _parse_integer,
+    "float": _parse_float,
+    "monetary": _parse_float,
+    "boolean": _parse_boolean,
+    "date": _parse_date,
+    "datetime": _parse_datetime,
+    "binary": _parse_binary,
+    "many2one": _parse_id,
+    "many2one_reference": _parse_id,
+    "one2many": _parse_ids,
+    "many2many": _parse_ids,
+    "reference": _parse_reference,
+    "json": _parse_json,
+}

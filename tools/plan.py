@@ -1,0 +1,280 @@
+"""The compiled form of a configuration, and the sets of data the engine works on."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+
+class _Absent:
+    """The key is not in the payload: the field is left alone."""
+
+    def __bool__(self):
+        return False
+
+    def __repr__(self):
+        return "ABSENT"
+
+
+ABSENT = _Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """One configuration line. ``field_name`` is empty for a script without field."""
+
+    id: int
+    config_id: int
+    label: str
+    key: str
+    path: tuple
+    field_name: str
+    field_type: str
+    digits: int | None
+    value_type: str
+    is_identifier: bool
+    mapping: "Plan | None"
+    relation_output: str
+    relation_policy: str
+    remove_missing: bool
+    script_mode: str
+    script: str
+    #: whether the script makes the value when records are read
+    script_on_read: bool
+    response_key: str
+
+    @property
+    def is_exec(self):
+        """Whether the line runs code without assigning a value."""
+        return bool(self.script) and self.script_mode == "exec"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One configuration: immutable, cached until any configuration changes."""
+
+    config_id: int
+    model: str
+    filter_domain: str
+    lines: tuple
+    exec_lines: tuple
+    identifier: PlanLine | None
+    #: ``in`` or ``out``: that of the configuration at the top
+    direction: str
+    strict: bool
+    #: the first parts of all keys, what a strict configuration knows
+    keys: frozenset
+
+    def select(self, keys):
+        """Keep only the lines of some keys: ``address`` is all of ``address.*``.
+
+        :param keys: external keys
+        :type keys: Collection[str]
+        :rtype: Plan
+        """
+        wanted = set(keys)
+        lines = tuple(
+            line
+            for line in self.lines
+            if any(".".join(line.path[:depth]) in wanted for depth in range(1, len(line.path) + 1))
+        )
+        return replace(self, lines=lines)
+
+
+@dataclass(slots=True)
+class Errors:
+    """The faults of a request, kept by item so that the good items can go on."""
+
+    by_item: dict = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, item, pointer, message, line_id=None, status=400):
+        """Note a fault.
+
+        :param int item: index of the item in the request
+        :param str pointer: where in the item (RFC 6901)
+        :param str message: what was expected, for the person who sent it
+        :param int line_id: the configuration line
+        :param int status: the HTTP status an item with this fault is answered with
+        """
+        self.by_item[item].append({"pointer": pointer, "message": message, "line_id": line_id, "status": status})
+
+    def __bool__(self):
+        return bool(self.by_item)
+
+
+@dataclass(slots=True)
+class Batch:
+    """The payloads of one level: those of the request, or all nested ones below one line.
+
+    ``items`` tells which item of the request each payload belongs to, ``pointers`` where in it.
+    """
+
+    payloads: list
+    pointers: list
+    items: list
+    errors: Errors
+    #: nested payloads: which object of the level above each one is in
+    parents: list = field(default_factory=list)
+
+    @classmethod
+    def of(cls, payloads, items=None):
+        """Make the batch of a request.
+
+        :param list payloads: JSON objects
+        :param items: their indices in the request, when they are not all of it
+        :rtype: Batch
+        """
+        items = list(range(len(payloads))) if items is None else items
+        return cls(payloads, [""] * len(payloads), items, Errors())
+
+    def column(self, path):
+        """Return one raw value per payload, ABSENT where the key is not there.
+
+        :param tuple path: the parts of an external key
+        :rtype: list
+        """
+        if len(path) == 1:
+            key = path[0]
+            return [payload.get(key, ABSENT) for payload in self.payloads]
+        return [self._walk(payload, path) for payload in self.payloads]
+
+    def subset(self, indices):
+        """Return the batch of some payloads; it notes faults in the same place."""
+        return Batch(
+            [self.payloads[index] for index in indices],
+            [self.pointers[index] for index in indices],
+            [self.items[index] for index in indices],
+            self.errors,
+            [self.parents[index] for index in indices] if self.parents else [],
+        )
+
+    def fault(self, index, path, message, line_id=None, status=400):
+        """Note a fault of the payload at ``index``."""
+        pointer = self.pointers[index] + "".join(f"/{escape(part)}" for part in path)
+        self.errors.add(self.items[index], pointer, message, line_id, status)
+
+    @staticmethod
+    def _walk(payload, path):
+        for part in path:
+            if not isinstance(payload, dict) or part not in payload:
+                return ABSENT
+            payload = payload[part]
+        return payload
+
+
+@dataclass(slots=True)
+class Row:
+    """One payload on its way into one record."""
+
+    plan: Plan
+    item: int
+    pointer: str
+    payload: dict
+    #: the identifier, False if the payload has none
+    key: object = False
+    #: the values to write: ORM values, or Rows and Links not stored yet
+    vals: dict = field(default_factory=dict)
+    #: the matched record, later the stored one; 0 as long as there is none
+    record_id: int = 0
+    created: bool = False
+    stored: bool = False
+    #: field name -> (old, new) of what was written to a matched record
+    changes: dict = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Links:
+    """The value of a relation whose records may have to be stored first.
+
+    :param list targets: ids and Rows
+    :param str kind: ``many2one``, ``many2many`` or ``one2many``
+    :param bool remove_missing: whether other children are removed (one2many)
+    """
+
+    targets: list
+    kind: str
+    remove_missing: bool = False
+
+
+def escape(part):
+    """Escape one part of a JSON pointer (RFC 6901 section 3)."""
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def build_objects(keys_by_column, columns, count):
+    """Put columns together to objects, nesting the dotted keys.
+
+    :param keys_by_column: one path per column
+    :type keys_by_column: Sequence[tuple]
+    :param columns: lists of ``count`` values
+    :type columns: Sequence[list]
+    :return: ``count`` objects
+    :rtype: list[dict]
+    """
+    if not columns:
+        return [{} for _ in range(count)]
+    if all(len(path) == 1 for path in keys_by_column):
+        keys = [path[0] for path in keys_by_column]
+        return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+    objects = []
+    for row in zip(*columns, strict=True):
+        result = {}
+        for path, value in zip(keys_by_column, row, strict=True):
+            target = result
+            for part in path[:-1]:
+                target = target.setdefault(part, {})
+            target[path[-1]] = value
+        objects.append(result)
+    return objects
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A configured query parameter."""
+
+    key: str
+    field_name: str
+    field_type: str
+    operator: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What serving an inbound configuration needs, without its secrets: only digests of them."""
+
+    config_id: int
+    name: str
+    model: str
+    methods: tuple
+    authorization_type: str
+    #: the digests of the credentials of the authorization type, in the order it defines
+    credentials: tuple
+    #: (name, digest of the value) of the headers a request must have
+    required_headers: tuple
+    #: (name, value) of the headers every answer has
+    answer_headers: tuple
+    user_id: int
+    company_id: int
+    limit: int
+    page_size: int
+    is_paginated: bool
+    params: dict
+    record_id_type: str
+    existing_policy: str
+    delete_policy: str
+    all_or_nothing: bool
+    tracking_disable: bool
+    log_policy: str
+
+
+@dataclass(slots=True)
+class Answer:
+    """What an operation answers, free of HTTP objects.
+
+    ``location`` is the reference of a created record below the endpoint, ``record_ids`` are those concerned.
+    """
+
+    status: int
+    body: dict
+    headers: dict = field(default_factory=dict)
+    location: str = ""
+    record_ids: tuple = ()
+    count: int = 0
