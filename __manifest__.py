@@ -17,5 +17,6 @@
         "views/bj_api_log_views.xml",
         "views/menus.xml",
     ],
+    "assets": {"web.assets_backend": ["bj_api_sync/static/src/**/*"]},
     "application": True,
 }

@@ -69,6 +69,7 @@ class BjApiSyncConfig(models.Model):
         help="How the caller proves who it is (in), or how Odoo does to the other system (out). "
         "Odoo API Key: a key of an Odoo user, who is also the one the request runs as.",
     )
+    authorization_types = fields.Json(compute="_compute_authorization_types")
     login = EncryptedChar(groups=MANAGER)
     password = EncryptedChar(groups=MANAGER)
     bearer_token = EncryptedChar("Bearer Token", groups=MANAGER)
@@ -159,6 +160,16 @@ class BjApiSyncConfig(models.Model):
         counts = dict(self.env["bj.api.log"]._read_group([("config_id", "in", self.ids)], ["config_id"], ["__count"]))
         for config in self:
             config.log_count = counts.get(config, 0)
+
+    @api.depends("request_type")
+    def _compute_authorization_types(self):
+        for config in self:
+            config.authorization_types = sorted(config._get_authorization_types())
+
+    @api.onchange("request_type")
+    def _onchange_request_type(self):
+        if self.authorization_type not in self.authorization_types:
+            self.authorization_type = "bearer"
 
     @api.onchange("model_id")
     def _onchange_model_id(self):

@@ -16,6 +16,7 @@ class BjApiSyncConfigLine(models.Model):
     _rec_name = "external_key"
 
     config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade", index=True)
+    config_request_type = fields.Selection(related="config_id.request_type", string="Request Type")
     sequence = fields.Integer(default=10)
     model_id = fields.Many2one(related="config_id.model_id")
     field_id = fields.Many2one(
@@ -23,6 +24,7 @@ class BjApiSyncConfigLine(models.Model):
     )
     field_relation = fields.Char(related="field_id.relation")
     field_type = fields.Selection(related="field_id.ttype", string="Field Type")
+    field_restricted = fields.Boolean(compute="_compute_field_restricted")
     value_type = fields.Selection(
         [
             ("plain", "Plain"),
@@ -76,6 +78,16 @@ class BjApiSyncConfigLine(models.Model):
     )
 
     # ------------------------------------------------------------------
+    # Computed fields
+    # ------------------------------------------------------------------
+
+    @api.depends("field_id")
+    def _compute_field_restricted(self):
+        for line in self:
+            field = line.field_id and self.env[line.field_id.model]._fields.get(line.field_id.name)
+            line.field_restricted = bool(field and field.groups)
+
+    # ------------------------------------------------------------------
     # Constraints
     # ------------------------------------------------------------------
 
@@ -118,8 +130,7 @@ class BjApiSyncConfigLine(models.Model):
                         model=line.config_id.model_id.name,
                     )
                 )
-            field = self.env[line.field_id.model]._fields.get(line.field_id.name)
-            if field is not None and field.groups and not line.allow_restricted:
+            if line.field_restricted and not line.allow_restricted:
                 raise ValidationError(
                     self.env._(
                         "The field %(field)s is restricted to user groups. If it shall be exchanged nevertheless, "
