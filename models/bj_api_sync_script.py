@@ -1,5 +1,5 @@
 import base64
-import datetime
+import datetime as dt
 import logging
 import re
 import traceback
@@ -27,23 +27,23 @@ REGEX = wrap_module(
 
 class _DatetimeMeta(type):
     def __call__(cls, *args, **kwargs):
-        return datetime.datetime(*args, **kwargs)
+        return dt.datetime(*args, **kwargs)
 
     def __getattr__(cls, name):
-        return getattr(datetime.datetime, name)
+        return getattr(dt.datetime, name)
 
     def __instancecheck__(cls, instance):
-        return isinstance(instance, datetime.datetime)
+        return isinstance(instance, dt.datetime)
 
 
 class Datetime(metaclass=_DatetimeMeta):
     """Python's ``datetime`` module and class in one name: ``datetime.now()`` and ``datetime.datetime.now()``."""
 
-    date = datetime.date
-    datetime = datetime.datetime
-    time = datetime.time
-    timedelta = datetime.timedelta
-    timezone = datetime.timezone
+    date = dt.date
+    datetime = dt.datetime
+    time = dt.time
+    timedelta = dt.timedelta
+    timezone = dt.timezone
 
 
 class BjApiSyncScript(models.AbstractModel):
@@ -67,7 +67,7 @@ class BjApiSyncScript(models.AbstractModel):
             return Domain.TRUE
         context = {
             "datetime": Datetime,
-            "timedelta": datetime.timedelta,
+            "timedelta": dt.timedelta,
             "relativedelta": relativedelta,
             "context_today": lambda: fields.Date.context_today(self),
             "uid": self.env.uid,
@@ -169,7 +169,7 @@ class BjApiSyncScript(models.AbstractModel):
             "config": config,
             "time": time,
             "datetime": Datetime,
-            "timedelta": datetime.timedelta,
+            "timedelta": dt.timedelta,
             "dateutil": dateutil,
             "timezone": pytz.timezone,
             "relativedelta": relativedelta,
