@@ -1,5 +1,6 @@
 from . import bj_http_method
 from . import bj_api_sync_cached
+from . import bj_api_sync_secret
 from . import bj_api_sync_config
 from . import bj_api_sync_config_line
 from . import bj_api_sync_header

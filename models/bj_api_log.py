@@ -1,4 +1,32 @@
-from odoo import fields, models
+import functools
+import json
+import logging
+import threading
+
+import psycopg2
+from lxml import etree
+from psycopg2.extensions import ISOLATION_LEVEL_READ_COMMITTED
+
+from odoo import SUPERUSER_ID, api, fields, models
+from odoo.modules import module
+from odoo.modules.registry import Registry
+from odoo.tools import SQL
+
+from ..tools import redact
+from ..tools.batch import Batch
+
+_logger = logging.getLogger(__name__)
+
+BODY_LIMIT = "bj_api_sync.log_body_limit"
+RETENTION_DAYS = "bj_api_sync.log_retention_days"
+#: headers of a configuration whose values are no credentials
+HARMLESS_HEADERS = {"accept", "cache-control", "host", "origin", "prefer", "referer", "user-agent", "x-requested-with"}
+#: a body above this size is cut at once, lest the queue of logs takes too much memory
+LARGE = 1024 * 1024
+
+
+class Masked(dict):
+    """Values of a log that are fit to be stored."""
 
 
 class BjApiLog(models.Model):
@@ -30,3 +58,217 @@ class BjApiLog(models.Model):
     remote_address = fields.Char()
     user_id = fields.Many2one("res.users", "User", ondelete="set null")
     company_id = fields.Many2one("res.company", "Company", ondelete="set null", index="btree_not_null")
+    request_body_pretty = fields.Text("Request", compute="_compute_pretty")
+    response_body_pretty = fields.Text("Response", compute="_compute_pretty")
+
+    # ------------------------------------------------------------------
+    # Computed fields
+    # ------------------------------------------------------------------
+
+    @api.depends("request_body", "response_body")
+    def _compute_pretty(self):
+        for log in self:
+            log.request_body_pretty = _prettify(log.request_body)
+            log.response_body_pretty = _prettify(log.response_body)
+
+    # ------------------------------------------------------------------
+    # CRUD
+    # ------------------------------------------------------------------
+
+    @api.model_create_multi
+    def create(self, vals_list):
+        if not self.env.su:  # a log says who made it
+            vals_list = [dict(vals, user_id=self.env.uid) for vals in vals_list]
+        return super().create([vals if isinstance(vals, Masked) else self._prepare_values(vals) for vals in vals_list])
+
+    # ------------------------------------------------------------------
+    # Business methods
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _record(self, values, log_policy=None, secrets=None):
+        """Log an exchange in the current transaction: with its writes, or not at all.
+
+        Bodies may be bytes, text or JSON values, headers a mapping, pairs or text. Besides the fields,
+        ``request_content_type`` and ``response_content_type`` may be given.
+
+        :param dict values: values of the fields
+        :param str log_policy: ``all``, ``errors`` or ``none``; by default that of the configuration
+        :param secrets: see :func:`redact.body`; by default those of the configuration
+        :return: the log, empty if the policy wants none
+        """
+        if not self._is_wanted(values, log_policy):
+            return self.browse()
+        return self.sudo().create([self._prepare_values(values, secrets)])
+
+    @api.model
+    def _record_own_cursor(self, values, log_policy=None, secrets=None):
+        """Log an exchange in a transaction of its own: it happened, whatever becomes of the current one.
+
+        Parameters as of :meth:`_record`. What only the current transaction knows yet (a configuration that was just
+        created) is logged there.
+        """
+        if not self._is_wanted(values, log_policy):
+            return self.browse()
+        values = self._prepare_values(values, secrets)
+        if module.current_test:
+            return self.sudo().create([values])
+        try:
+            with self.env.registry.cursor() as cr:
+                cr.connection.set_isolation_level(ISOLATION_LEVEL_READ_COMMITTED)
+                own = self.with_env(self.env(cr=cr, su=True))
+                config = own.env["bj.api.sync.config"].browse(values.get("config_id") or ())
+                if config == config.exists():
+                    return self.browse(own.create([values]).id)
+        except psycopg2.IntegrityError as exc:
+            _logger.info("Logged in the current transaction: %s", exc)
+        return self.sudo().create([values])
+
+    @api.model
+    def _record_later(self, values, log_policy=None, secrets=None):
+        """Log a successful read within half a second, together with others: it costs the request nothing.
+
+        Parameters as of :meth:`_record`. Such logs trigger no automation rules, and those of the last moment are lost
+        if the process is killed. The current cursor may be read-only.
+        """
+        if not self._is_wanted(values, log_policy):
+            return
+        values = dict(values)
+        values.setdefault("create_date", fields.Datetime.now())
+        values.setdefault("user_id", self.env.uid)
+        values.setdefault("company_id", self.env.company.id)
+        for fname in ("request_body", "response_body"):
+            if isinstance(values.get(fname), (str, bytes)) and len(values[fname]) > LARGE:
+                values = self._prepare_values(values, secrets)
+        if not module.current_test:
+            _get_batch(self.env.cr.dbname).add((values, secrets))
+        elif self.env.cr.readonly:
+            _waiting_in_test.append((values, secrets))
+        else:
+            self._write_batch([(values, secrets)])
+
+    @api.model
+    def _flush_later(self):
+        """Write the logs that still wait, for whoever wants to see them at once."""
+        if not module.current_test:
+            return _get_batch(self.env.cr.dbname).flush()
+        batch = _waiting_in_test[:]
+        _waiting_in_test.clear()
+        return self._write_batch(batch)
+
+    @api.model
+    def _write_batch(self, batch):
+        """Insert logs with one statement.
+
+        :param list[tuple] batch: pairs of values and secrets
+        """
+        self = self.sudo()
+        rows = [vals if isinstance(vals, Masked) else self._prepare_values(vals, secrets) for vals, secrets in batch]
+        for field in self._fields.values():
+            if field.type == "many2one" and field.store:  # of what was deleted meanwhile
+                ids = {row.get(field.name) or None for row in rows}
+                gone = ids - {None, *self.env[field.comodel_name].browse(ids - {None}).exists().ids}
+                for row in rows:
+                    if row.get(field.name) in gone:
+                        row[field.name] = False
+        columns = [field for field in self._fields.values() if field.store and field.column_type and field.name != "id"]
+        if rows:
+            self.env.cr.execute(
+                SQL(
+                    "INSERT INTO %s (%s) VALUES %s",
+                    SQL.identifier(self._table),
+                    SQL(", ").join(SQL.identifier(field.name) for field in columns),
+                    SQL(", ").join(
+                        tuple(field.convert_to_column_insert(row.get(field.name), self) for field in columns)
+                        for row in rows
+                    ),
+                )
+            )
+
+    @api.model
+    def _is_wanted(self, values, log_policy=None):
+        config = self.env["bj.api.sync.config"].sudo().browse(values.get("config_id") or ())
+        policy = log_policy or config.log_policy or "all"
+        return policy == "all" or (policy == "errors" and values["status"] == "error")
+
+    @api.model
+    def _prepare_values(self, values, secrets=None):
+        """Mask the secrets, cut the bodies, fill in what was not said.
+
+        :rtype: Masked
+        """
+        values = Masked(values)
+        config = self.env["bj.api.sync.config"].sudo().browse(values.get("config_id") or ())
+        if secrets is None:
+            secrets = self._get_secrets(config)
+        limit = int(self.env["ir.config_parameter"].sudo().get_param(BODY_LIMIT) or redact.LIMIT)
+        for part in ("request", "response"):
+            headers, content_type = values.get(f"{part}_headers"), values.pop(f"{part}_content_type", "")
+            if headers and not isinstance(headers, str):
+                pairs = list(headers.items() if hasattr(headers, "items") else headers)
+                content_type = content_type or next((v for k, v in pairs if k.lower() == "content-type"), "")
+                values[f"{part}_headers"] = redact.headers(pairs, config.header_ids.mapped("key"), secrets)
+            elif headers:
+                values[f"{part}_headers"] = redact.body(headers, secrets=secrets, limit=limit)
+            if values.get(f"{part}_body"):
+                values[f"{part}_body"] = redact.body(values[f"{part}_body"], content_type, secrets, limit)
+        for fname in ("name", "url", "error_message", "trace_id", "remote_address", "method"):
+            if values.get(fname):
+                values[fname] = redact.url(str(values[fname]), secrets)
+        values.setdefault("user_id", self.env.uid)
+        values.setdefault("company_id", config.company_id.id or self.env.company.id)
+        return values
+
+    @api.model
+    def _get_secrets(self, config):
+        """Return what must not be found in any log of a configuration.
+
+        :param config: a configuration, or none
+        :return: see :func:`redact.body`
+        :rtype: list
+        """
+        secrets = [(config.login, config.password), config.bearer_token]
+        for header in config.header_ids:
+            if header.key.lower() not in HARMLESS_HEADERS and not header.key.lower().startswith(("accept-", "content-")):
+                secrets.append(header.value)
+        return [secret for secret in secrets if secret and secret != (False, False)]
+
+    @api.autovacuum
+    def _gc_logs(self):
+        """Delete the logs that are older than the retention time."""
+        days = int(self.env["ir.config_parameter"].sudo().get_param(RETENTION_DAYS, "90"))
+        if days <= 0:
+            return 0, 0
+        limit = fields.Datetime.subtract(fields.Datetime.now(), days=days)
+        logs = self.search([("create_date", "<", limit)], limit=models.GC_UNLINK_LIMIT, order="create_date")
+        logs.unlink()
+        return len(logs), int(len(logs) == models.GC_UNLINK_LIMIT)
+
+
+#: what a test's read-only cursor could not write
+_waiting_in_test = []
+
+
+@functools.cache
+def _get_batch(dbname):
+    return Batch(functools.partial(_write_logs, dbname))
+
+
+def _write_logs(dbname, batch):
+    threading.current_thread().dbname = dbname
+    with Registry(dbname).cursor() as cr:
+        cr.connection.set_isolation_level(ISOLATION_LEVEL_READ_COMMITTED)
+        api.Environment(cr, SUPERUSER_ID, {})["bj.api.log"]._write_batch(batch)
+
+
+def _prettify(text):
+    """Indent JSON or XML, leave anything else as it is."""
+    try:
+        if text and text.lstrip()[:1] in ("{", "["):
+            return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        if text and text.lstrip()[:1] == "<":
+            parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True)
+            return etree.tostring(etree.fromstring(text.encode(), parser), pretty_print=True, encoding="unicode")
+    except (ValueError, RecursionError, etree.XMLSyntaxError):
+        return text
+    return text

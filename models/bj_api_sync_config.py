@@ -23,7 +23,7 @@ class BjApiSyncConfig(models.Model):
 
     _name = "bj.api.sync.config"
     _description = "API Configuration"
-    _inherit = ["mail.thread", "bj.api.sync.cached"]
+    _inherit = ["mail.thread", "bj.api.sync.cached", "bj.api.sync.secret"]
     _order = "sequence, name, id"
 
     name = fields.Char(required=True, tracking=True)

@@ -15,7 +15,7 @@ class BjApiSyncHeader(models.Model):
     """A header that is sent, or required of the caller."""
 
     _name = "bj.api.sync.header"
-    _inherit = ["bj.api.sync.cached"]
+    _inherit = ["bj.api.sync.cached", "bj.api.sync.secret"]
     _description = "API Header"
     _order = "id"
     _rec_name = "key"

@@ -1,0 +1,246 @@
+"""Masks secrets and cuts bodies, before anything is logged.
+
+A body is masked as text, not as a parsed document: words such as "token" are looked for, and what follows a name with
+such a word is masked, whether it is JSON, a form, XML, a header or a setting. That costs next to nothing where no such
+word is, and it works on half a document as well, so that a huge body is cut first and its rest never looked at.
+"""
+
+import base64
+import codecs
+import html
+import json
+import re
+from urllib.parse import quote, quote_plus
+
+MASK = "***"
+#: default size limit of a body, in bytes
+LIMIT = 64 * 1024
+
+#: what tells the name of a secret; parts of compounds may be joined by "-", "_", "." or a space, or not at all
+PARTS = ("passw", "passphrase", "pwd", "secret", "token", "authoriz", "credential", "cookie")
+COMPOUNDS = ("api key", "access key", "private key", "signing key", "encryption key", "session id")
+
+_MASK = MASK.encode()
+_FOLD = bytes(range(256)).lower()
+_FOLDED_PARTS = tuple(part.replace(" ", "").encode() for part in PARTS + COMPOUNDS)
+_PART = re.compile(
+    "|".join(part.replace(" ", "[-_. ]?") for part in PARTS + COMPOUNDS).replace("secret", "secret(?!ar)").encode()
+)
+_HEADER = re.compile(_PART.pattern.decode() + "|^auth$|[-_]auth$")
+_SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token)(?= )", re.I)
+
+# What may follow such a word. Repetitions are bounded: a hostile body must not cost quadratic time.
+_QUOTED_NAME = re.compile(rb"""[^"'\\\r\n<>=&]{0,64}(\\*["'])\s*:\s*""")
+_ASSIGNED_NAME = re.compile(rb"[\w.\-\[\]]{0,64}[ \t]*=[ \t]*")
+_LINE_NAME = re.compile(rb"[\w.\-]{0,64}[ \t]*:[ \t]*")
+_ELEMENT_NAME = re.compile(rb"([\w.:\-]{0,64})((?:\s[^<>]{0,1000})?)>")
+_PART_NAME = re.compile(rb'[^"\r\n]{0,64}"?[^\r\n]{0,200}(?:\r?\n[^\r\n]{1,500}){0,10}\r?\n\r?\n')
+# What may come before it.
+_LINE_START = re.compile(rb"(?:^|[\r\n])[ \t]*[\w.\-]*\Z")
+_ELEMENT_START = re.compile(rb"<([\w.:\-]*)\Z")
+_PART_START = re.compile(rb'\bname="?[^"\r\n]*\Z')
+
+_STRING = {quote: re.compile(rb"Q[^Q\\]*(?:\\.[^Q\\]*)*(?:Q|\\?\Z)".replace(b"Q", quote), re.S) for quote in (b'"', b"'")}
+_OPENING_QUOTE = re.compile(rb"""\\*["']""")
+_SCALAR = re.compile(rb"""[^\s,}\]"'\\]*""")
+_ASSIGNED = re.compile(rb"""[^\s&"'<>\\]*""")
+_LINE = re.compile(rb"[^\r\n]*")
+_NOTHING = (b"", b"null", b"true", b"false")
+
+_USERINFO = re.compile(rb"""(/\\?/)[^/\s@"'<>\\?#]{1,256}@""")
+_URL_KEY = re.compile(rb"([?&;](?:key|sig|signature)=)[^&#\s]+", re.I)
+_ESCAPED_LETTER = re.compile(rb"\\u00([46][1-9a-f]|[57][0-9a]|5f|2d)|%([46][1-9a-f]|[57][0-9a]|5f|2d)", re.I)
+_TEXT_TYPE = re.compile(r"^(?:text|multipart)/|json|xml|urlencoded|javascript|yaml|graphql|csv", re.I)
+_BINARY_TYPE = re.compile(r"^(?:image|audio|video|font)/(?!svg)|octet-stream|pdf|zip|officedocument", re.I)
+_CHARSET = re.compile(r"""charset=["']?([\w.:-]+)""", re.I)
+
+
+def headers(mapping, secret_names=(), secrets=()):
+    """Write headers as text, one ``Name: value`` per line, without their secrets.
+
+    :param mapping: a mapping of names to values, or an iterable of such pairs
+    :param secret_names: names of further headers whose values are secrets, in any case
+    :param secrets: see :func:`body`
+    :rtype: str
+    """
+    names = {name.lower() for name in secret_names}
+    pairs = mapping.items() if hasattr(mapping, "items") else mapping
+    return "\n".join(f"{name}: {_header(name, str(value), names, secrets)}" for name, value in pairs)
+
+
+def _header(name, value, names, secrets):
+    if name.lower() not in names and not _HEADER.search(name.lower()):
+        return url(value, secrets)
+    scheme = _SCHEME.match(value)
+    return f"{scheme[0]} {MASK}" if scheme else MASK
+
+
+def url(text, secrets=()):
+    """Mask user and password of a URL, and the query parameters that are secrets.
+
+    :param str text: a URL, or text with URLs
+    :param secrets: see :func:`body`
+    :rtype: str
+    """
+    data = _mask(text.encode(errors="replace"), _variants(secrets))
+    return _URL_KEY.sub(rb"\1" + _MASK, data).decode(errors="replace").replace("\0", "")
+
+
+def body(data, content_type="", secrets=(), limit=LIMIT):
+    """Turn a body into text that can be kept: secrets masked, cut at the limit.
+
+    :param data: the body as it was on the wire (bytes), text, or any value that becomes JSON
+    :param str content_type: its media type; only its charset, and whether it is text at all, matter
+    :param secrets: values that are masked wherever they occur: strings, and ``(login, password)`` pairs, which are
+        also found the way Basic authentication sends them (RFC 7617)
+    :param int limit: the most bytes to keep, without the note that something was cut
+    :rtype: str
+    """
+    if data is None or data == b"" or data == "":
+        return ""
+    if not isinstance(data, (str, bytes, bytearray, memoryview)):
+        data = json.dumps(data, ensure_ascii=False, default=str)
+    variants = _variants(secrets)
+    # A secret that the window's end cuts in two is in its last bytes only: these are never shown.
+    margin = max(map(len, variants), default=0)
+    if isinstance(data, str):
+        size, window = len(data.encode(errors="replace")), data[: limit + margin].encode(errors="replace")
+    else:
+        size, window = len(data), _decode(bytes(data[: limit + margin]), content_type or "")
+    if window is None:
+        return f"[{size} bytes that are not text]"
+    complete = size <= limit + margin
+    masked = _mask(window, variants)
+    if complete and len(masked) <= limit:
+        return masked.decode(errors="replace").replace("\0", "")
+    kept = masked[: limit if complete else max(0, min(limit, len(masked) - margin))].decode(errors="ignore")
+    return "%s\n[cut: the whole has %d bytes]" % (kept.replace("\0", ""), size)
+
+
+def _decode(window, content_type):
+    """Return the beginning of a body as UTF-8, None if it is not text."""
+    if b"\0" in window and "utf-16" not in content_type.lower() or _BINARY_TYPE.search(content_type):
+        return None
+    charset = _CHARSET.search(content_type)
+    declared = bool(charset) or bool(_TEXT_TYPE.search(content_type))
+    try:
+        decoder = codecs.getincrementaldecoder(charset[1] if charset else "utf-8")
+    except LookupError:
+        decoder = codecs.getincrementaldecoder("utf-8")
+    try:  # a character that the window's end cuts in two is no error
+        return decoder("replace" if declared else "strict").decode(window).encode(errors="replace")
+    except UnicodeDecodeError:
+        return None
+
+
+def _variants(secrets):
+    """Return the secrets as they may be written in a body, the longest first: as they are, and escaped in several ways.
+
+    :rtype: list[bytes]
+    """
+    variants = set()
+    for secret in secrets:
+        if isinstance(secret, tuple):
+            login, password = (part or "" for part in secret)
+            variants.add(base64.b64encode(f"{login}:{password}".encode()))
+            variants.add(base64.urlsafe_b64encode(f"{login}:{password}".encode()))
+        for text in secret if isinstance(secret, tuple) else (secret,):
+            if text:
+                escaped = json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
+                forms = (text, *escaped, quote(text, safe=""), quote(text), quote_plus(text), html.escape(text))
+                variants.update(form.encode(errors="replace") for form in forms)
+    return sorted(variants, key=len, reverse=True)
+
+
+def _mask(data, variants):
+    """Mask all secrets in some UTF-8 text.
+
+    :param bytes data: the text
+    :param list[bytes] variants: literal values to mask
+    :rtype: bytes
+    """
+    if b"\\u00" in data or b"%" in data:  # letters that are written in a roundabout way
+        data = _ESCAPED_LETTER.sub(lambda match: bytes.fromhex((match[1] or match[2]).decode()), data)
+    for variant in variants:
+        if variant in data:
+            if len(variant) >= 8:
+                data = data.replace(variant, _MASK)
+            else:  # "api" may be a login, but it is no secret within "capital"
+                data = re.sub(rb"(?<!\w)%s(?!\w)" % re.escape(variant), _MASK, data)
+    if b"@" in data:
+        data = _USERINFO.sub(rb"\1" + _MASK + b"@", data)
+    folded = data.translate(_FOLD, b"-_. ")
+    if any(part in folded for part in _FOLDED_PARTS):
+        data = _mask_named(data)
+    return data
+
+
+def _mask_named(data):
+    """Mask the values whose names tell that they are secrets."""
+    pieces, done = [], 0
+    for match in _PART.finditer(data.translate(_FOLD)):
+        if match.start() < done:
+            continue
+        span = _find_value(data, match.start(), match.end())
+        if span and data[span[0] : span[1]] not in (*_NOTHING, _MASK):
+            start, end, mask = span
+            pieces += data[done:start], mask
+            done = end
+    return b"".join((*pieces, data[done:]))
+
+
+def _find_value(data, start, end):
+    """Find the value that belongs to a name with a telling word.
+
+    :param int start: where the word starts
+    :param int end: where it ends
+    :return: start and end of the value, and its mask; None if the word is not (part of) a name
+    :rtype: tuple[int, int, bytes] | None
+    """
+    before = data[max(0, start - 80) : start]
+    if match := _QUOTED_NAME.match(data, end):
+        return _find_json_value(data, match.end(), match[1])
+    if match := _ASSIGNED_NAME.match(data, end):
+        return _find_assigned_value(data, match.end())
+    if (first := _ELEMENT_START.search(before)) and (match := _ELEMENT_NAME.match(data, end)):
+        name = first[1] + data[start:end] + match[1]
+        if match[2].endswith(b"/"):
+            return match.start(2), match.end(2) - 1, b" " + _MASK
+        close = data.find(b"</" + name, match.end())
+        return match.start(2), len(data) if close < 0 else close, b">" + _MASK
+    if _PART_START.search(before) and (match := _PART_NAME.match(data, end)):
+        close = data.find(b"\n--", match.end())
+        return match.end(), len(data) if close < 0 else close, _MASK
+    if _LINE_START.search(before) and (match := _LINE_NAME.match(data, end)):
+        return match.end(), _LINE.match(data, match.end()).end(), _MASK
+    return None
+
+
+def _find_json_value(data, start, quote_mark):
+    """Find a JSON value, the longest it can be where the text ends before it.
+
+    :param bytes quote_mark: the quote around its name, with backslashes when JSON is written within a JSON string
+    """
+    if data.startswith(quote_mark, start):
+        return start, _find_quote_end(data, start, quote_mark), quote_mark + _MASK + quote_mark
+    if data[start : start + 1] not in (b"{", b"["):
+        return start, _SCALAR.match(data, start).end(), b'"' + _MASK + b'"'
+    try:
+        text = data[start:].decode(errors="replace")
+        end = start + len(text[: json.JSONDecoder().raw_decode(text)[1]].encode())
+    except (ValueError, RecursionError):
+        end = len(data)
+    return start, end, b'"' + _MASK + b'"'
+
+
+def _find_quote_end(data, start, quote_mark):
+    if len(quote_mark) == 1:
+        return _STRING[quote_mark].match(data, start).end()
+    end = re.compile(rb"(?<!\\)" + re.escape(quote_mark)).search(data, start + len(quote_mark))
+    return end.end() if end else len(data)
+
+
+def _find_assigned_value(data, start):
+    if match := _OPENING_QUOTE.match(data, start):
+        return start, _find_quote_end(data, start, match[0]), match[0] + _MASK + match[0]
+    return start, _ASSIGNED.match(data, start).end(), _MASK
