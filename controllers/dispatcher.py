@@ -6,7 +6,8 @@ import traceback
 import uuid
 from http import HTTPStatus
 
-from psycopg2.errors import UniqueViolation
+import psycopg2
+from psycopg2 import DataError, IntegrityError
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -108,7 +109,7 @@ class BjApiSyncDispatcher(Dispatcher):
         body = b"" if answer.status == HTTPStatus.NO_CONTENT else _dump(answer.body)
         response = Response(body, status=int(answer.status), content_type=f"{content_type}; charset=utf-8")
         if not body:
-            del response.headers["Content-Type"]
+            response.headers.pop("Content-Type")
         response.headers.update(answer.headers)
         response.headers["X-Request-ID"] = self.trace_id
         response.headers["Cache-Control"] = "no-store"
@@ -123,16 +124,28 @@ class BjApiSyncDispatcher(Dispatcher):
         :param Exception exc: what was raised while the request was served
         :rtype: odoo.http.Response
         """
+        env = self.request.env
+        if env and not env.cr.closed:
+            env.cr.rollback()
+            env.transaction.reset()
+        cause = exc if isinstance(exc, DataError) else exc.__cause__
+        if self.endpoint and isinstance(cause, (IntegrityError, DataError)):
+            # Odoo's retries have made a ValidationError of it, which does not tell a conflict from a bad value
+            exc = env["bj.api.sync.inbound"]._get_database_error(self.endpoint, cause)
         status, message, headers = self._describe(exc)
         if status >= 500:
-            _logger.error("%s %s failed, trace id %s", self.method, self.request.httprequest.path, self.trace_id, exc_info=exc)
-            message = self.request.env._("Internal error. The log has the details under the trace id.")
+            path = self.request.httprequest.path
+            _logger.error("%s %s failed, trace id %s", self.method, path, self.trace_id, exc_info=exc)
+            message = "Internal error. The log has the details under the trace id."
         body = {"status": "error", "code": status, "message": message, "trace_id": self.trace_id}
         errors = [_public(error) for error in getattr(exc, "errors", ())] if status < 500 else []
         if errors:
             body["errors"] = errors
         response = self._respond_error(status, body, headers)
-        self._log_error(response, exc, status)
+        try:
+            self._log_error(response, exc, status)
+        except psycopg2.Error:  # the caller gets the answer nevertheless
+            _logger.exception("The failed request with the trace id %s could not be logged", self.trace_id)
         self.request._inject_future_response(response)
         return response
 
@@ -160,8 +173,6 @@ class BjApiSyncDispatcher(Dispatcher):
             return exc.code or 500, exc.description or HTTPStatus(exc.code or 500).phrase, headers
         if isinstance(exc, AccessDenied):
             return 403, self.request.env._("Access denied."), {}
-        if isinstance(exc.__cause__, UniqueViolation):
-            return 409, str(exc.args[0]), {}
         if isinstance(exc, UserError):
             return self.request.env["bj.api.sync.inbound"]._get_status(exc), str(exc.args[0]), {}
         return 500, "", {}
@@ -180,25 +191,19 @@ class BjApiSyncDispatcher(Dispatcher):
             "record_count": answer.count,
         }
         logs = self.request.env["bj.api.log"]
-        if self.method in SAFE_METHODS:
-            logs._record_later(values)
-        else:
-            logs._record(values)
+        record = logs._record_later if self.method in SAFE_METHODS else logs._record
+        record(values, self.endpoint.log_policy)
 
     def _log_error(self, response, exc, status):
-        """Undo what the request did, then log its failure on the same cursor and commit that alone."""
+        """Log a failure, after the rollback, on the same cursor and commit that alone."""
         env = self.request.env
-        if env.cr.closed:
-            return
-        env.cr.rollback()
-        env.transaction.reset()
-        if not self.endpoint or self.endpoint.log_policy == "none":
+        if not env or env.cr.closed or not self.endpoint or self.endpoint.log_policy == "none":
             return
         values = self._get_log_values(response) | {"status": "error", "error_message": _explain(exc, status)}
         if env.cr.readonly:
-            env["bj.api.log"]._record_own_cursor(values)
+            env["bj.api.log"]._record_own_cursor(values, self.endpoint.log_policy)
             return
-        env["bj.api.log"]._record(values)
+        env["bj.api.log"]._record(values, self.endpoint.log_policy)
         env.cr.commit()
 
     def _get_log_values(self, response):

@@ -1,7 +1,7 @@
 from urllib.parse import quote
 
 from psycopg2 import DataError, IntegrityError
-from psycopg2.errors import NotNullViolation, UniqueViolation
+from psycopg2.errors import ForeignKeyViolation, NotNullViolation, RestrictViolation, UniqueViolation
 
 from odoo import models
 from odoo.exceptions import AccessError, UserError
@@ -13,6 +13,8 @@ from ..tools import codec
 from ..tools.plan import Answer, Batch, Endpoint, Param
 from ..tools.secret import digest
 
+#: what the database refuses because of other records
+CONFLICTS = (UniqueViolation, ForeignKeyViolation, RestrictViolation)
 #: query parameters that any request may have
 COMMON_PARAMS = ("fields",)
 LIST_PARAMS = ("limit", "offset", "page", "sort", "count", "updated_since")
@@ -324,7 +326,7 @@ class BjApiSyncInbound(models.AbstractModel):
         if not many:
             rows, errors = work([0]), {}
         else:
-            rows, errors = self._split(list(range(len(payloads))), work, atomic)
+            rows, errors = self._split(plan, list(range(len(payloads))), work, atomic)
         records = self.env[plan.model].browse([row.record_id for row in rows])
         data = self._represent(selected, records)
         created = sum(row.created for row in rows)
@@ -358,11 +360,8 @@ class BjApiSyncInbound(models.AbstractModel):
         check(endpoint, plan, batch, rows)
         if batch.errors:
             raise _faults(batch.errors.by_item)
-        try:
-            mapper._store(rows)
-            self.env.flush_all()
-        except (IntegrityError, DataError) as exc:
-            raise self._database_error(plan, exc) from exc
+        mapper._store(rows)
+        self.env.flush_all()
         self._check_created(plan, [row.record_id for row in rows if row.created])
         return rows
 
@@ -395,7 +394,7 @@ class BjApiSyncInbound(models.AbstractModel):
         if self.env[plan.model].search_count(domain & Domain("id", "in", record_ids)) != len(record_ids):
             raise BadPayload(self.env._("The record would be outside of this endpoint's filter domain."))
 
-    def _split(self, items, work, atomic):
+    def _split(self, plan, items, work, atomic):
         """Work on all items together; only when some fail, without those, then one by one.
 
         Every try is behind a savepoint, so that what failed leaves nothing.
@@ -414,9 +413,9 @@ class BjApiSyncInbound(models.AbstractModel):
                     results = dict(zip(pending, work(pending), strict=True))
                 break
             except (UserError, IntegrityError, DataError) as exc:
-                found = self._get_item_errors(exc, pending)
+                found = self._get_item_errors(plan, exc, pending)
             if not found:
-                results, failed = self._one_by_one(pending, work)
+                results, failed = self._one_by_one(plan, pending, work)
                 errors |= failed
                 break
             errors |= found
@@ -427,17 +426,17 @@ class BjApiSyncInbound(models.AbstractModel):
             raise _faults(errors, self.env._("Nothing was kept, because items failed."))
         return [results[index] for index in items if index in results], errors
 
-    def _one_by_one(self, items, work):
+    def _one_by_one(self, plan, items, work):
         errors, results = {}, {}
         for index in items:
             try:
                 with self.env.cr.savepoint():
                     results[index] = work([index])[0]
             except (UserError, IntegrityError, DataError) as exc:
-                errors[index] = self._get_item_errors(exc, [index])[index]
+                errors[index] = self._get_item_errors(plan, exc, [index])[index]
         return results, errors
 
-    def _get_item_errors(self, exc, items):
+    def _get_item_errors(self, plan, exc, items):
         """Tell which items an exception is about; nothing if it may be any of several."""
         faults = [error for error in getattr(exc, "errors", ()) if "index" in error]
         if faults:
@@ -447,6 +446,8 @@ class BjApiSyncInbound(models.AbstractModel):
             return found
         if len(items) > 1:
             return {}
+        if isinstance(exc, (IntegrityError, DataError)):
+            exc = self._database_error(plan, exc)
         errors = list(getattr(exc, "errors", ())) or [{"pointer": ""}]
         status = self._get_status(exc)
         return {items[0]: [{"message": str(exc.args[0]), "status": status, **error} for error in errors]}
@@ -461,13 +462,23 @@ class BjApiSyncInbound(models.AbstractModel):
         ]
 
     def _database_error(self, plan, exc):
-        """Say what a constraint of the database refused, and at which key."""
-        message = self.env[plan.model]._sql_error_to_message(exc) if isinstance(exc, IntegrityError) else str(exc)
-        kind = RecordConflict if isinstance(exc, UniqueViolation) else BadPayload
+        """Say what the database refused, and at which key. The transaction must have been rolled back.
+
+        :param Plan plan: the configuration
+        :param psycopg2.Error exc: an IntegrityError or DataError
+        :rtype: BadPayload
+        """
+        is_integrity = isinstance(exc, IntegrityError)
+        message = self.env[plan.model]._sql_error_to_message(exc) if is_integrity else exc.diag.message_primary
+        kind = RecordConflict if isinstance(exc, CONFLICTS) else BadPayload
         column = isinstance(exc, NotNullViolation) and exc.diag.column_name
         lines = [line for line in plan.lines if line.field_name == column]
         pointers = [{"pointer": "/" + "/".join(line.path), "message": message, "line_id": line.id} for line in lines]
         return kind(message, pointers)
+
+    def _get_database_error(self, endpoint, exc):
+        """Return :meth:`_database_error` for an endpoint."""
+        return self._database_error(self.env["bj.api.sync.mapper"]._plan(endpoint.config_id), exc)
 
     def _get_status(self, exc):
         """Return the HTTP status an exception is answered with."""
@@ -494,9 +505,8 @@ class BjApiSyncInbound(models.AbstractModel):
             self.env.flush_all()
         except AccessError:
             raise
-        except (UserError, IntegrityError) as exc:
-            message = exc.args[0] if isinstance(exc, UserError) else records._sql_error_to_message(exc)
-            raise RecordConflict(self.env._("The record cannot be deleted: %s", message)) from exc
+        except UserError as exc:
+            raise RecordConflict(self.env._("The record cannot be deleted: %s", exc.args[0])) from exc
 
     def _delete_listed(self, endpoint, plan, args, payload):
         """Delete the records whose identifiers a body lists, bare or as objects."""
@@ -520,7 +530,7 @@ class BjApiSyncInbound(models.AbstractModel):
             record_id = work([0])[0]
             return Answer(200, {"status": "success", "data": {"id": record_id}}, record_ids=(record_id,), count=1)
         atomic = endpoint.all_or_nothing or self._get_flag(args, "atomic")
-        ids, errors = self._split(list(range(len(payloads))), work, atomic)
+        ids, errors = self._split(plan, list(range(len(payloads))), work, atomic)
         meta = {"deleted": len(ids), "failed": len(errors)}
         return self._answer_list(207 if errors else 200, [{"id": rid} for rid in ids], errors, meta, tuple(ids))
 

@@ -245,7 +245,7 @@ class TestInbound(ApiHttpCase):
         for payload in ("text", 5, True):
             self.assert_answer(self.call("POST", "/partners", payload), 400)
         self.assert_answer(self.call("POST", "/partners", headers={"Content-Type": "application/json"}), 400)
-        self.assert_answer(self.call("POST", "/partners", data="a=1"), 415)
+        self.assert_answer(self.call("POST", "/partners", data={"a": 1}), 415)
         self.assert_answer(self.call("POST", "/partners", {"code": "T-8", "name": "\ud800"}), 400)
         self.assert_answer(self.call("POST", "/partners", {"code": "T-8", "name": "a\x00b"}), 400)
 
@@ -360,6 +360,7 @@ class TestInbound(ApiHttpCase):
     def test_request_id(self):
         response = self.call("GET", "/partners", headers={"X-Request-ID": "abc-1"})
         self.assertEqual(response.headers["X-Request-ID"], "abc-1")
+        self.env["bj.api.log"]._flush_later()
         log = self.env["bj.api.log"].search([("trace_id", "=", "abc-1")])
         self.assertEqual((log.status, log.response_code, log.record_count), ("success", 200, 2))
         response = self.call("GET", "/partners", headers={"X-Request-ID": "no spaces"})
