@@ -1,6 +1,7 @@
 import functools
 import json
 import logging
+import re
 import threading
 
 import psycopg2
@@ -20,7 +21,9 @@ _logger = logging.getLogger(__name__)
 BODY_LIMIT = "bj_api_sync.log_body_limit"
 RETENTION_DAYS = "bj_api_sync.log_retention_days"
 #: headers of a configuration whose values are no credentials
-HARMLESS_HEADERS = {"accept", "cache-control", "host", "origin", "prefer", "referer", "user-agent", "x-requested-with"}
+HARMLESS_HEADERS = re.compile(
+    r"(accept|content)(-.*)?|cache-control|host|origin|prefer|referer|user-agent|x-requested-with", re.I
+)
 #: a body above this size is cut at once, lest the queue of logs takes too much memory
 LARGE = 1024 * 1024
 
@@ -39,9 +42,13 @@ class BjApiLog(models.Model):
 
     name = fields.Char(required=True)
     create_date = fields.Datetime("Created on", default=fields.Datetime.now, readonly=True, index=True)
-    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", ondelete="set null", index="btree_not_null")
+    config_id = fields.Many2one(
+        "bj.api.sync.config", "API Configuration", ondelete="set null", index="btree_not_null"
+    )
     direction = fields.Selection([("in", "In"), ("out", "Out")])
-    status = fields.Selection([("success", "Success"), ("error", "Error"), ("skipped", "Skipped")], required=True)
+    status = fields.Selection(
+        [("success", "Success"), ("error", "Error"), ("skipped", "Skipped")], required=True
+    )
     method = fields.Char()
     url = fields.Char("URL")
     response_code = fields.Integer(aggregator=None)
@@ -79,7 +86,9 @@ class BjApiLog(models.Model):
     def create(self, vals_list):
         if not self.env.su:  # a log says who made it
             vals_list = [dict(vals, user_id=self.env.uid) for vals in vals_list]
-        return super().create([vals if isinstance(vals, Masked) else self._prepare_values(vals) for vals in vals_list])
+        return super().create(
+            [vals if isinstance(vals, Masked) else self._prepare_values(vals) for vals in vals_list]
+        )
 
     # ------------------------------------------------------------------
     # Business methods
@@ -105,14 +114,14 @@ class BjApiLog(models.Model):
     def _record_own_cursor(self, values, log_policy=None, secrets=None):
         """Log an exchange in a transaction of its own: it happened, whatever becomes of the current one.
 
-        Parameters as of :meth:`_record`. What only the current transaction knows yet (a configuration that was just
-        created) is logged there.
+        Parameters as of :meth:`_record`. What only the current transaction knows yet (a configuration that was
+        just created) is logged there.
         """
         if not self._is_wanted(values, log_policy):
             return self.browse()
         values = self._prepare_values(values, secrets)
         if module.current_test and self.env.cr.readonly:
-            _waiting_in_test.append((values, secrets))
+            _waiting_in_test.append((values, "all", ()))
             return self.browse()
         if module.current_test:
             return self.sudo().create([values])
@@ -131,11 +140,10 @@ class BjApiLog(models.Model):
     def _record_later(self, values, log_policy=None, secrets=None):
         """Log a successful read within half a second, together with others: it costs the request nothing.
 
-        Parameters as of :meth:`_record`. Such logs trigger no automation rules, and those of the last moment are lost
-        if the process is killed. The current cursor may be read-only.
+        Parameters as of :meth:`_record`; what the caller does not say about the configuration is looked up when the
+        log is written. Such logs trigger no automation rules, and those of the last moment are lost if the process is
+        killed. The current cursor may be read-only.
         """
-        if not self._is_wanted(values, log_policy):
-            return
         values = dict(values)
         values.setdefault("create_date", fields.Datetime.now())
         values.setdefault("user_id", self.env.uid)
@@ -143,12 +151,13 @@ class BjApiLog(models.Model):
         for fname in ("request_body", "response_body"):
             if isinstance(values.get(fname), (str, bytes)) and len(values[fname]) > LARGE:
                 values = self._prepare_values(values, secrets)
+        row = (values, log_policy, secrets)
         if not module.current_test:
-            _get_batch(self.env.cr.dbname).add((values, secrets))
+            _get_batch(self.env.cr.dbname).add(row)
         elif self.env.cr.readonly:
-            _waiting_in_test.append((values, secrets))
+            _waiting_in_test.append(row)
         else:
-            self._write_batch([(values, secrets)])
+            self._write_batch([row])
 
     @api.model
     def _flush_later(self):
@@ -163,35 +172,46 @@ class BjApiLog(models.Model):
     def _write_batch(self, batch):
         """Insert logs with one statement.
 
-        :param list[tuple] batch: pairs of values and secrets
+        :param list[tuple] batch: values, policy and secrets as of :meth:`_record`
         """
-        self = self.sudo()
-        rows = [vals if isinstance(vals, Masked) else self._prepare_values(vals, secrets) for vals, secrets in batch]
-        for field in self._fields.values():
-            if field.type == "many2one" and field.store:  # of what was deleted meanwhile
-                ids = {row.get(field.name) or None for row in rows}
-                gone = ids - {None, *self.env[field.comodel_name].browse(ids - {None}).exists().ids}
-                for row in rows:
-                    if row.get(field.name) in gone:
-                        row[field.name] = False
-        columns = [field for field in self._fields.values() if field.store and field.column_type and field.name != "id"]
-        if rows:
-            self.env.cr.execute(
-                SQL(
-                    "INSERT INTO %s (%s) VALUES %s",
-                    SQL.identifier(self._table),
-                    SQL(", ").join(SQL.identifier(field.name) for field in columns),
-                    SQL(", ").join(
-                        tuple(field.convert_to_column_insert(row.get(field.name), self) for field in columns)
-                        for row in rows
-                    ),
-                )
-            )
+        logs = self.sudo()
+        rows = [
+            values if isinstance(values, Masked) else logs._prepare_values(values, secrets)
+            for values, log_policy, secrets in batch
+            if logs._is_wanted(values, log_policy)
+        ]
+        if not rows:
+            return
+        stored = [
+            field
+            for field in logs._fields.values()
+            if field.store and field.column_type and field.name != "id"
+        ]
+        for field in stored:
+            if field.type == "many2one":
+                logs._drop_gone(field, rows)
+        columns = SQL(", ").join(SQL.identifier(field.name) for field in stored)
+        tuples = (
+            tuple(field.convert_to_column_insert(row.get(field.name), logs) for field in stored)
+            for row in rows
+        )
+        logs.env.cr.execute(
+            SQL("INSERT INTO %s (%s) VALUES %s", SQL.identifier(logs._table), columns, SQL(", ").join(tuples))
+        )
+
+    @api.model
+    def _drop_gone(self, field, rows):
+        """Empty a many2one whose record was deleted since the log was recorded."""
+        ids = {row[field.name] for row in rows if row.get(field.name)}
+        gone = ids.difference(self.env[field.comodel_name].browse(ids).exists().ids)
+        for row in rows:
+            if row.get(field.name) in gone:
+                row[field.name] = False
 
     @api.model
     def _is_wanted(self, values, log_policy=None):
         config = self.env["bj.api.sync.config"].sudo().browse(values.get("config_id") or ())
-        policy = log_policy or config.log_policy or "all"
+        policy = log_policy or config.exists().log_policy or "all"
         return policy == "all" or (policy == "errors" and values["status"] == "error")
 
     @api.model
@@ -231,9 +251,9 @@ class BjApiLog(models.Model):
         :rtype: list
         """
         secrets = [(config.login, config.password), config.bearer_token]
-        for header in config.header_ids:
-            if header.key.lower() not in HARMLESS_HEADERS and not header.key.lower().startswith(("accept-", "content-")):
-                secrets.append(header.value)
+        secrets += [
+            header.value for header in config.header_ids if not HARMLESS_HEADERS.fullmatch(header.key)
+        ]
         return [secret for secret in secrets if secret and secret != (False, False)]
 
     @api.autovacuum
@@ -271,7 +291,9 @@ def _prettify(text):
             return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
         if text and text.lstrip()[:1] == "<":
             parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True)
-            return etree.tostring(etree.fromstring(text.encode(), parser), pretty_print=True, encoding="unicode")
+            return etree.tostring(
+                etree.fromstring(text.encode(), parser), pretty_print=True, encoding="unicode"
+            )
     except (ValueError, RecursionError, etree.XMLSyntaxError):
         return text
     return text

@@ -11,12 +11,12 @@ _logger = logging.getLogger(__name__)
 class Batch:
     """A bounded queue that a daemon thread empties.
 
-    The thread is started by the first row, so that it lives in the process that adds rows, not in one it was forked from.
+    The thread is started by the first row, so that it lives in the process that adds rows, not in its parent.
     """
 
     def __init__(self, write, delay=0.5, size=100, bound=1000):
         """
-        :param write: called with a list of rows; an exception makes it called once more, then the rows are given up
+        :param write: called with a list of rows; if it raises it is called once more, then they are given up
         :param float delay: seconds a row waits at most
         :param int size: rows that are written without waiting any longer
         :param int bound: rows that may wait; one more, and whoever adds it does the writing

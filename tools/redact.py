@@ -1,8 +1,9 @@
 """Masks secrets and cuts bodies, before anything is logged.
 
-A body is masked as text, not as a parsed document: words such as "token" are looked for, and what follows a name with
-such a word is masked, whether it is JSON, a form, XML, a header or a setting. That costs next to nothing where no such
-word is, and it works on half a document as well, so that a huge body is cut first and its rest never looked at.
+A body is masked as text, not as a parsed document: words such as "token" are looked for, and what follows a
+name with such a word is masked, whether it is JSON, a form, XML, a header or a setting. That costs next to
+nothing where no such word is, and it works on half a document as well, so that a huge body is cut first and
+its rest never looked at.
 """
 
 import base64
@@ -16,7 +17,7 @@ MASK = "***"
 #: default size limit of a body, in bytes
 LIMIT = 64 * 1024
 
-#: what tells the name of a secret; parts of compounds may be joined by "-", "_", "." or a space, or not at all
+#: what tells the name of a secret; compounds may be joined by "-", "_", "." or a space, or not at all
 PARTS = ("passw", "passphrase", "pwd", "secret", "token", "authoriz", "credential", "cookie")
 COMPOUNDS = ("api key", "access key", "private key", "signing key", "encryption key", "session id")
 
@@ -24,7 +25,7 @@ _MASK = MASK.encode()
 _FOLD = bytes(range(256)).lower()
 _FOLDED_PARTS = tuple(part.replace(" ", "").encode() for part in PARTS + COMPOUNDS)
 _PART = re.compile(
-    "|".join(part.replace(" ", "[-_. ]?") for part in PARTS + COMPOUNDS).replace("secret", "secret(?!ar)").encode()
+    "|".join((*PARTS, *COMPOUNDS)).replace(" ", "[-_. ]?").replace("ret", "ret(?!ar)").encode()
 )
 _HEADER = re.compile(_PART.pattern.decode() + "|^auth$|[-_]auth$")
 _SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token)(?= )", re.I)
@@ -40,7 +41,10 @@ _LINE_START = re.compile(rb"(?:^|[\r\n])[ \t]*[\w.\-]*\Z")
 _ELEMENT_START = re.compile(rb"<([\w.:\-]*)\Z")
 _PART_START = re.compile(rb'\bname="?[^"\r\n]*\Z')
 
-_STRING = {quote: re.compile(rb"Q[^Q\\]*(?:\\.[^Q\\]*)*(?:Q|\\?\Z)".replace(b"Q", quote), re.S) for quote in (b'"', b"'")}
+_STRING = {
+    b'"': re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.S),
+    b"'": re.compile(rb"'[^'\\]*(?:\\.[^'\\]*)*(?:'|\\?\Z)", re.S),
+}
 _OPENING_QUOTE = re.compile(rb"""\\*["']""")
 _SCALAR = re.compile(rb"""[^\s,}\]"'\\]*""")
 _ASSIGNED = re.compile(rb"""[^\s&"'<>\\]*""")
@@ -91,8 +95,8 @@ def body(data, content_type="", secrets=(), limit=LIMIT):
 
     :param data: the body as it was on the wire (bytes), text, or any value that becomes JSON
     :param str content_type: its media type; only its charset, and whether it is text at all, matter
-    :param secrets: values that are masked wherever they occur: strings, and ``(login, password)`` pairs, which are
-        also found the way Basic authentication sends them (RFC 7617)
+    :param secrets: values that are masked wherever they occur: strings, and ``(login, password)`` pairs, these
+        also the way Basic authentication sends them (RFC 7617)
     :param int limit: the most bytes to keep, without the note that something was cut
     :rtype: str
     """
@@ -114,12 +118,13 @@ def body(data, content_type="", secrets=(), limit=LIMIT):
     if complete and len(masked) <= limit:
         return masked.decode(errors="replace").replace("\0", "")
     kept = masked[: limit if complete else max(0, min(limit, len(masked) - margin))].decode(errors="ignore")
-    return "%s\n[cut: the whole has %d bytes]" % (kept.replace("\0", ""), size)
+    note = f"[cut: the whole has {size} bytes]"
+    return kept.replace("\0", "") + "\n" + note
 
 
 def _decode(window, content_type):
     """Return the beginning of a body as UTF-8, None if it is not text."""
-    if b"\0" in window and "utf-16" not in content_type.lower() or _BINARY_TYPE.search(content_type):
+    if _BINARY_TYPE.search(content_type) or (b"\0" in window and "utf-16" not in content_type.lower()):
         return None
     charset = _CHARSET.search(content_type)
     declared = bool(charset) or bool(_TEXT_TYPE.search(content_type))
@@ -134,7 +139,7 @@ def _decode(window, content_type):
 
 
 def _variants(secrets):
-    """Return the secrets as they may be written in a body, the longest first: as they are, and escaped in several ways.
+    """Return the secrets as they may be written in a body, escaped or not, the longest first.
 
     :rtype: list[bytes]
     """
@@ -144,12 +149,15 @@ def _variants(secrets):
             login, password = (part or "" for part in secret)
             variants.add(base64.b64encode(f"{login}:{password}".encode()))
             variants.add(base64.urlsafe_b64encode(f"{login}:{password}".encode()))
-        for text in secret if isinstance(secret, tuple) else (secret,):
-            if text:
-                escaped = json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
-                forms = (text, *escaped, quote(text, safe=""), quote(text), quote_plus(text), html.escape(text))
-                variants.update(form.encode(errors="replace") for form in forms)
+        for text in filter(None, secret if isinstance(secret, tuple) else (secret,)):
+            variants.update(form.encode(errors="replace") for form in _escape(text))
     return sorted(variants, key=len, reverse=True)
+
+
+def _escape(text):
+    for ensure_ascii in (True, False):
+        yield json.dumps(text, ensure_ascii=ensure_ascii)[1:-1]
+    yield from (text, quote(text), quote(text, safe=""), quote_plus(text), html.escape(text))
 
 
 def _mask(data, variants):
@@ -219,7 +227,7 @@ def _find_value(data, start, end):
 def _find_json_value(data, start, quote_mark):
     """Find a JSON value, the longest it can be where the text ends before it.
 
-    :param bytes quote_mark: the quote around its name, with backslashes when JSON is written within a JSON string
+    :param bytes quote_mark: the quote around its name, with backslashes if it is JSON within a JSON string
     """
     if data.startswith(quote_mark, start):
         return start, _find_quote_end(data, start, quote_mark), quote_mark + _MASK + quote_mark

@@ -1,9 +1,10 @@
 """Secrets that are worthless without a key that is kept outside the database.
 
-The key is the option ``bj_api_sync_secret_key`` of odoo.conf, one or several comma separated Fernet keys, or else the
-file ``bj_api_sync.key`` in Odoo's data directory, one key per line, made at first use. The first key encrypts, all of
-them decrypt: to change the key put the new one first, restart, and have the secrets encrypted again
-(``env["bj.api.sync.secret"]._rotate_secrets()``, or the button in the settings); then the old one can go.
+The key is the option ``bj_api_sync_secret_key`` of odoo.conf, one or several comma separated Fernet keys,
+or else the file ``bj_api_sync.key`` in Odoo's data directory, one key per line, made at first use. The
+first key encrypts, all of them decrypt: to change the key put the new one first, restart, and have the
+secrets encrypted again (the button in the settings, or ``env["bj.api.sync.secret"]._rotate_secrets()``);
+then the old one can go.
 """
 
 import base64
@@ -31,13 +32,13 @@ _warned = set()
 class EncryptedChar(fields.Char):
     """A Char whose column holds ciphertext, and whose value leaves Odoo through reading only.
 
-    The cache holds the ciphertext too: a value is decrypted at each access, and what cannot be decrypted stays as it
-    is in the column. Its models inherit ``bj.api.sync.secret``, which refuses to group and sort by it.
+    The cache holds the ciphertext too: a value is decrypted at each access, and what cannot be decrypted stays
+    as it is in the column. Its models inherit ``bj.api.sync.secret``, which refuses to group and sort by it.
     """
 
     copy = False
     exportable = False
-    prefetch = "bj_api_sync_secret"  # fetched when a secret is read, with the other secrets, not with common fields
+    prefetch = "bj_api_sync_secret"  # fetched when a secret is read, not with common fields
 
     _description_searchable = False
 
@@ -147,7 +148,7 @@ def _multi_fernet(keys):
     try:
         return MultiFernet([Fernet(key) for key in keys])
     except ValueError as exc:
-        raise ValueError(f"{OPTION} in odoo.conf, or the file {KEY_FILE}, has a line that is no Fernet key") from exc
+        raise ValueError(f"{OPTION} in odoo.conf, or the file {KEY_FILE}, has a bad Fernet key") from exc
 
 
 @functools.lru_cache(maxsize=4)
@@ -196,7 +197,9 @@ def _create_key_file(path):
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)
-        _logger.warning("Made the key of all API secrets, %s: keep a copy of it apart from the database's.", path)
+        _logger.warning(
+            "Made the key of all API secrets, %s: keep a copy, but not with the database's.", path
+        )
     except FileExistsError:
         pass  # the other process' key is as good
     finally:
