@@ -11,3 +11,4 @@ from . import bj_api_sync_script
 from . import bj_api_sync_inbound
 from . import bj_api_log
 from . import ir_http
+from . import res_config_settings

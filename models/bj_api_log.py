@@ -67,6 +67,8 @@ class BjApiLog(models.Model):
     company_id = fields.Many2one("res.company", "Company", ondelete="set null", index="btree_not_null")
     request_body_pretty = fields.Text("Request", compute="_compute_pretty")
     response_body_pretty = fields.Text("Response", compute="_compute_pretty")
+    record_name = fields.Char(compute="_compute_record_name")
+    record_exists = fields.Boolean(compute="_compute_record_name")
 
     # ------------------------------------------------------------------
     # Computed fields
@@ -77,6 +79,14 @@ class BjApiLog(models.Model):
         for log in self:
             log.request_body_pretty = _prettify(log.request_body)
             log.response_body_pretty = _prettify(log.response_body)
+
+    @api.depends("model", "record_id")
+    @api.depends_context("uid")
+    def _compute_record_name(self):
+        for log in self:
+            record = log._get_record()
+            log.record_name = record.display_name
+            log.record_exists = bool(record)
 
     # ------------------------------------------------------------------
     # CRUD
@@ -91,8 +101,25 @@ class BjApiLog(models.Model):
         )
 
     # ------------------------------------------------------------------
+    # Actions
+    # ------------------------------------------------------------------
+
+    def action_open_record(self):
+        """Open the record the exchange was about."""
+        record = self._get_record()
+        return record and record.get_formview_action()
+
+    # ------------------------------------------------------------------
     # Business methods
     # ------------------------------------------------------------------
+
+    def _get_record(self):
+        """Return the record the exchange was about, empty if it is gone or not for the current user."""
+        self.ensure_one()
+        model = self.env.get(self.model or "")
+        if model is None or not self.record_id:
+            return self.browse()
+        return model.browse(self.record_id).exists()._filtered_access("read")
 
     @api.model
     def _record(self, values, log_policy=None, secrets=None):
@@ -114,8 +141,8 @@ class BjApiLog(models.Model):
     def _record_own_cursor(self, values, log_policy=None, secrets=None):
         """Log an exchange in a transaction of its own: it happened, whatever becomes of the current one.
 
-        Parameters as of :meth:`_record`. What only the current transaction knows yet (a configuration that was
-        just created) is logged there.
+        Parameters as of :meth:`_record`. What only the current transaction knows yet (a configuration that
+        was just created) is logged there.
         """
         if not self._is_wanted(values, log_policy):
             return self.browse()
@@ -140,9 +167,9 @@ class BjApiLog(models.Model):
     def _record_later(self, values, log_policy=None, secrets=None):
         """Log a successful read within half a second, together with others: it costs the request nothing.
 
-        Parameters as of :meth:`_record`; what the caller does not say about the configuration is looked up when the
-        log is written. Such logs trigger no automation rules, and those of the last moment are lost if the process is
-        killed. The current cursor may be read-only.
+        Parameters as of :meth:`_record`; what the caller does not say about the configuration is looked up
+        when the log is written. Such logs trigger no automation rules, and those of the last moment are lost
+        if the process is killed. The current cursor may be read-only.
         """
         values = dict(values)
         values.setdefault("create_date", fields.Datetime.now())
@@ -224,7 +251,7 @@ class BjApiLog(models.Model):
         config = self.env["bj.api.sync.config"].sudo().browse(values.get("config_id") or ())
         if secrets is None:
             secrets = self._get_secrets(config)
-        limit = int(self.env["ir.config_parameter"].sudo().get_param(BODY_LIMIT) or redact.LIMIT)
+        limit = self._get_number(BODY_LIMIT, redact.LIMIT)
         for part in ("request", "response"):
             headers, content_type = values.get(f"{part}_headers"), values.pop(f"{part}_content_type", "")
             if headers and not isinstance(headers, str):
@@ -256,10 +283,16 @@ class BjApiLog(models.Model):
         ]
         return [secret for secret in secrets if secret and secret != (False, False)]
 
+    @api.model
+    def _get_number(self, key, default):
+        """Return a system parameter that should be a number: a typing error in it must not break requests."""
+        value = str(self.env["ir.config_parameter"].sudo().get_param(key))
+        return int(value) if value.isdecimal() else default
+
     @api.autovacuum
     def _gc_logs(self):
         """Delete the logs that are older than the retention time."""
-        days = int(self.env["ir.config_parameter"].sudo().get_param(RETENTION_DAYS, "90"))
+        days = self._get_number(RETENTION_DAYS, 90)
         if days <= 0:
             return 0, 0
         limit = fields.Datetime.subtract(fields.Datetime.now(), days=days)

@@ -95,8 +95,8 @@ def body(data, content_type="", secrets=(), limit=LIMIT):
 
     :param data: the body as it was on the wire (bytes), text, or any value that becomes JSON
     :param str content_type: its media type; only its charset, and whether it is text at all, matter
-    :param secrets: values that are masked wherever they occur: strings, and ``(login, password)`` pairs, these
-        also the way Basic authentication sends them (RFC 7617)
+    :param secrets: values that are masked wherever they occur: strings, and ``(login, password)`` pairs,
+        these also the way Basic authentication sends them (RFC 7617)
     :param int limit: the most bytes to keep, without the note that something was cut
     :rtype: str
     """

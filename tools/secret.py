@@ -32,8 +32,9 @@ _warned = set()
 class EncryptedChar(fields.Char):
     """A Char whose column holds ciphertext, and whose value leaves Odoo through reading only.
 
-    The cache holds the ciphertext too: a value is decrypted at each access, and what cannot be decrypted stays
-    as it is in the column. Its models inherit ``bj.api.sync.secret``, which refuses to group and sort by it.
+    The cache holds the ciphertext too: a value is decrypted at each access, and what cannot be decrypted
+    stays as it is in the column. Its models inherit ``bj.api.sync.secret``, which refuses to group and sort
+    by it.
     """
 
     copy = False

@@ -1,0 +1,14 @@
+-- Nothing goes out from a copied database: its outbound configurations are archived, lose the other system's
+-- credentials, and point to a host that can never exist (RFC 2606), should something call them all the same.
+-- Inbound ones stay as they are, so that the copy can be tested: their credentials open this database only.
+UPDATE bj_api_sync_config
+   SET active = false,
+       login = NULL,
+       password = NULL,
+       bearer_token = NULL,
+       request_url = regexp_replace(request_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i')
+ WHERE request_type = 'out';
+
+UPDATE bj_api_sync_header
+   SET value = NULL
+ WHERE config_id IN (SELECT id FROM bj_api_sync_config WHERE request_type = 'out');

@@ -1,0 +1,54 @@
+from odoo import api, fields, models
+from odoo.exceptions import ValidationError
+
+from .bj_api_log import BODY_LIMIT, RETENTION_DAYS
+
+
+class ResConfigSettings(models.TransientModel):
+    _inherit = "res.config.settings"
+
+    bj_api_sync_log_retention_days = fields.Integer(
+        "Keep Logs for Days",
+        config_parameter=RETENTION_DAYS,
+        help="Older logs of API exchanges are deleted. 0 keeps them for ever.",
+    )
+    bj_api_sync_log_body_limit = fields.Integer(
+        "Bytes Logged per Body",
+        config_parameter=BODY_LIMIT,
+        help="Longer bodies of requests and responses are cut in the logs.",
+    )
+    bj_api_sync_allowed_hosts = fields.Char(
+        "Allowed Internal Hosts",
+        config_parameter="bj_api_sync.allowed_hosts",
+        help="Host names and addresses, separated by commas, that may be called although they are on this machine or "
+        "in its own network.",
+    )
+
+    @api.constrains("bj_api_sync_log_retention_days", "bj_api_sync_log_body_limit")
+    def _check_bj_api_sync_log(self):
+        for settings in self:
+            if settings.bj_api_sync_log_retention_days < 0 or settings.bj_api_sync_log_body_limit < 0:
+                raise ValidationError(self.env._("The settings of API logs cannot be negative."))
+
+    def set_values(self):
+        """Keep a zero as such: the base class deletes the parameter, and the default would be back."""
+        super().set_values()
+        parameters = self.env["ir.config_parameter"].sudo()
+        for fname in ("bj_api_sync_log_retention_days", "bj_api_sync_log_body_limit"):
+            if not self[fname]:
+                parameters.set_param(self._fields[fname].config_parameter, "0")
+
+    def action_bj_api_sync_rotate_secrets(self):
+        """Encrypt all secrets again with the first of the configured keys."""
+        self.check_access("write")
+        rotated, failed = self.env["bj.api.sync.secret"]._rotate_secrets()
+        message = self.env._("%(count)s secrets are encrypted with the current key.", count=rotated)
+        if failed:
+            message += " " + self.env._(
+                "%(count)s were left alone: no configured key fits them.", count=failed
+            )
+        return {
+            "type": "ir.actions.client",
+            "tag": "display_notification",
+            "params": {"type": "warning" if failed else "success", "message": message},
+        }
