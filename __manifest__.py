@@ -19,6 +19,7 @@
         "views/res_config_settings_views.xml",
         "views/menus.xml",
     ],
+    "demo": ["demo/demo.xml"],
     "assets": {"web.assets_backend": ["bj_api_sync/static/src/**/*"]},
     "application": True,
 }
