@@ -4,7 +4,10 @@ They are Odoo's ``UserError``, so that the web client shows them as well, and li
 HTTP status an API answers them with (``http_status``, RFC 9110 section 15).
 """
 
-from odoo.exceptions import UserError
+from odoo.exceptions import RedirectWarning, UserError
+
+#: how Odoo's business code refuses something; the message is meant for people
+REFUSALS = (UserError, RedirectWarning)
 
 
 class BadPayload(UserError):

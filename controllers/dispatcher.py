@@ -16,9 +16,10 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from odoo.exceptions import AccessDenied, UserError
+from odoo.exceptions import AccessDenied
 from odoo.http import Dispatcher, Response
 
+from ..exceptions import REFUSALS
 from ..tools.plan import Answer
 
 _logger = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ class BjApiSyncDispatcher(Dispatcher):
             return exc.code or 500, exc.description or HTTPStatus(exc.code or 500).phrase, headers
         if isinstance(exc, AccessDenied):
             return 403, self.request.env._("Access denied."), {}
-        if isinstance(exc, UserError):
+        if isinstance(exc, REFUSALS):
             return self.request.env["bj.api.sync.inbound"]._get_status(exc), str(exc.args[0]), {}
         return 500, "", {}
 
@@ -245,6 +246,6 @@ def _public(error):
 def _explain(exc, status):
     """Return what the log says of a failure: the traceback too when it is nobody's input."""
     cause = exc.__cause__ or exc
-    if status < 500 and isinstance(cause, (UserError, HTTPException)):
-        return str(exc.args[0] if isinstance(exc, UserError) else exc)
+    if status < 500 and isinstance(cause, (*REFUSALS, HTTPException)):
+        return str(exc.args[0] if isinstance(exc, REFUSALS) else exc)
     return "".join(traceback.format_exception(exc))

@@ -4,11 +4,11 @@ from psycopg2 import DataError, IntegrityError
 from psycopg2.errors import ForeignKeyViolation, NotNullViolation, RestrictViolation, UniqueViolation
 
 from odoo import models
-from odoo.exceptions import AccessError, UserError
+from odoo.exceptions import AccessError, MissingError
 from odoo.fields import Domain
 from odoo.tools import ormcache
 
-from ..exceptions import BadPayload, RecordConflict, RecordNotFound
+from ..exceptions import REFUSALS, BadPayload, RecordConflict, RecordNotFound
 from ..tools import codec
 from ..tools.plan import Answer, Batch, Endpoint, Param
 from ..tools.secret import digest
@@ -412,7 +412,7 @@ class BjApiSyncInbound(models.AbstractModel):
                 with self.env.cr.savepoint():
                     results = dict(zip(pending, work(pending), strict=True))
                 break
-            except (UserError, IntegrityError, DataError) as exc:
+            except (*REFUSALS, IntegrityError, DataError) as exc:
                 found = self._get_item_errors(plan, exc, pending)
             if not found:
                 results, failed = self._one_by_one(plan, pending, work)
@@ -432,7 +432,7 @@ class BjApiSyncInbound(models.AbstractModel):
             try:
                 with self.env.cr.savepoint():
                     results[index] = work([index])[0]
-            except (UserError, IntegrityError, DataError) as exc:
+            except (*REFUSALS, IntegrityError, DataError) as exc:
                 errors[index] = self._get_item_errors(plan, exc, [index])[index]
         return results, errors
 
@@ -482,10 +482,10 @@ class BjApiSyncInbound(models.AbstractModel):
 
     def _get_status(self, exc):
         """Return the HTTP status an exception is answered with."""
-        if isinstance(exc, (BadPayload, AccessError)) or not isinstance(exc, UserError):
-            return getattr(exc, "http_status", 500)
-        # a UserError of Odoo is about the data, whatever status its web client gets
-        return 404 if exc.http_status == 404 else 400
+        if isinstance(exc, (BadPayload, AccessError)):
+            return exc.http_status
+        # a refusal of Odoo is about the data, whatever status its web client gets
+        return 404 if isinstance(exc, MissingError) else 400
 
     def _get_ref(self, endpoint, plan, record):
         if endpoint.record_id_type == "database" or not plan.identifier:
@@ -505,7 +505,7 @@ class BjApiSyncInbound(models.AbstractModel):
             self.env.flush_all()
         except AccessError:
             raise
-        except UserError as exc:
+        except REFUSALS as exc:
             raise RecordConflict(self.env._("The record cannot be deleted: %s", exc.args[0])) from exc
 
     def _delete_listed(self, endpoint, plan, args, payload):

@@ -6,7 +6,6 @@ Each turns a whole column at once: all records into JSON values, or all payloads
 import datetime
 
 from odoo import models
-from odoo.exceptions import ValidationError
 from odoo.tools.translate import LazyTranslate
 
 from ..exceptions import BadPayload
@@ -223,9 +222,9 @@ class BjApiSyncValueScript(models.AbstractModel):
         for index, (payload, record) in enumerate(zip(batch.payloads, records, strict=True)):
             try:
                 column.append(self._to_value(line, record, evaluate(record, payload)))
-            except (BadPayload, ValidationError) as exc:
+            except BadPayload as exc:
                 column.append(ABSENT)
-                batch.fault(index, line.path, exc.args[0], line.id, getattr(exc, "http_status", 400) if isinstance(exc, BadPayload) else 400)
+                batch.fault(index, line.path, exc.args[0], line.id, exc.http_status)
         return column
 
     def _to_json(self, line, value):
