@@ -1,0 +1,235 @@
+import os
+from base64 import b64encode
+from types import SimpleNamespace
+
+import requests
+
+from odoo import api, models
+
+from ..tools import transport
+
+#: the codes another attempt may cure; of the 5xx all but 501 and 505 besides
+RETRYABLE_CODES = (408, 425, 429)
+FINAL_SERVER_CODES = (501, 505)
+#: seconds to connect and to read, where nothing else is said
+DEFAULT_TIMEOUT = (5, 15)
+CA_FILE = os.environ.get("REQUESTS_CA_BUNDLE") or requests.certs.where()
+
+
+class BjApiSyncClient(models.AbstractModel):
+    """The way out: sends prepared requests, and knows nothing of records.
+
+    :meth:`_send` is the template; each of its steps is a hook. Only :meth:`_transmit` waits for the network, and
+    it needs no database: a sender may run it in threads.
+    """
+
+    _name = "bj.api.sync.client"
+    _description = "API Client"
+
+    @api.model
+    def _send(self, config, request, timeout=None):
+        """Send one request for an outbound configuration.
+
+        :param config: `bj.api.sync.config` record
+        :param request: :class:`~.bj_api_sync_outbound.PreparedRequest`
+        :param float timeout: seconds, instead of the configuration's read timeout
+        :return: the exchange with its ``outcome`` and ``error``; what goes wrong on the way is in there
+        :rtype: odoo.addons.bj_api_sync.tools.transport.Exchange
+        """
+        call = self._prepare_call(config, request, timeout)
+        return self._judge(config, self._transmit(call))
+
+    @api.model
+    def _prepare_call(self, config, request, timeout=None):
+        """Turn a request into what goes over the wire; the credentials come in here, just before sending."""
+        config = config.sudo()
+        auth = getattr(self, f"_get_auth_{config.authorization_type}")
+        return transport.Call(
+            request.method,
+            request.url,
+            headers=self._build_headers(config, request),
+            private_headers={**auth(config, request), **self._build_private_headers(config, request)},
+            body=request.body,
+            connect_timeout=config.connection_timeout,
+            read_timeout=timeout or config.read_timeout,
+            allowed_hosts=self._get_allowed_hosts(),
+        )
+
+    @api.model
+    def _transmit(self, call):
+        """Send a call and wait for the answer. Needs the name of the database only, no cursor."""
+        connections = transport.get_connections(self.env.cr.dbname, call.allowed_hosts, CA_FILE)
+        return transport.send(call, connections)
+
+    @api.model
+    def _judge(self, config, exchange):
+        """Set the outcome and the message for people."""
+        exchange.outcome = self._get_outcome(config, exchange)
+        exchange.error = "" if exchange.outcome == "success" else self._get_error(config, exchange)
+        return exchange
+
+    # ------------------------------------------------------------------
+    # Hooks
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _build_headers(self, config, request):
+        """Return the headers everybody may see; they follow a redirect to another host.
+
+        :rtype: dict[str, str]
+        """
+        headers = {
+            "User-Agent": "Odoo bj_api_sync",
+            "Accept": "application/json",
+            "X-Request-ID": request.trace_id,
+        }
+        if request.content_type:
+            headers["Content-Type"] = request.content_type
+        names = {header.key.lower() for header in config.header_ids}
+        return {name: value for name, value in headers.items() if name.lower() not in names}
+
+    @api.model
+    def _build_private_headers(self, config, request):
+        """Return the headers of the configuration. Any may be a key, so they stay with the host they are for.
+
+        :rtype: dict[str, str]
+        """
+        return {header.key: header.value or "" for header in config.header_ids}
+
+    @api.model
+    def _get_auth_none(self, config, request):
+        """Return the credentials of an authorization type, as headers. One method per type, found by name.
+
+        :rtype: dict[str, str]
+        """
+        return {}
+
+    @api.model
+    def _get_auth_header(self, config, request):
+        """The configured headers are the credentials: :meth:`_build_private_headers`."""
+        return {}
+
+    @api.model
+    def _get_auth_basic(self, config, request):
+        """RFC 7617, in UTF-8."""
+        credentials = f"{config.login or ''}:{config.password or ''}".encode()
+        return {"Authorization": f"Basic {b64encode(credentials).decode()}"}
+
+    @api.model
+    def _get_auth_bearer(self, config, request):
+        """RFC 6750."""
+        return {"Authorization": f"Bearer {config.bearer_token}"}
+
+    @api.model
+    def _get_allowed_hosts(self):
+        """Return the hosts that are sent to although their addresses are the machine's own or its network's.
+
+        :rtype: frozenset[str]
+        """
+        parameter = self.env["ir.config_parameter"].sudo().get_param("bj_api_sync.allowed_hosts")
+        return transport.parse_allowed_hosts(parameter)
+
+    @api.model
+    def _get_outcome(self, config, exchange):
+        """Classify an exchange.
+
+        :return: ``success``, ``retry`` (another attempt may work) or ``final`` (it would end the same way)
+        """
+        code = exchange.status_code
+        if exchange.failure:
+            return "final" if exchange.failure in ("guard", "url") else "retry"
+        if 200 <= code < 300:
+            return "success"
+        if code in RETRYABLE_CODES or (code >= 500 and code not in FINAL_SERVER_CODES):
+            return "retry"
+        return "final"
+
+    @api.model
+    def _get_error(self, config, exchange):
+        """Say in plain words what went wrong."""
+        host = transport.get_host(exchange.url)
+        match exchange.failure:
+            case "":
+                message = self.env._("%(host)s answered %(code)s.", host=host, code=exchange.status_code)
+            case "timeout":
+                message = self.env._("%(host)s did not answer in time.", host=host)
+            case "dns":
+                message = self.env._(
+                    "There is no host named %(host)s, or its name could not be looked up.", host=host
+                )
+            case "refused":
+                message = self.env._("%(host)s could not be reached, or refused the connection.", host=host)
+            case "tls":
+                message = self.env._("The secure connection to %(host)s could not be made.", host=host)
+            case "proxy":
+                message = self.env._("The proxy did not connect us with %(host)s.", host=host)
+            case "url":
+                message = self.env._("The address or a header of the request is not valid.")
+            case "guard":
+                message = self.env._(
+                    "%(host)s is an address of this server or of its closest network: nothing is sent there. "
+                    "If it is meant, add it to the system parameter bj_api_sync.allowed_hosts.",
+                    host=host,
+                )
+            case _:
+                message = self.env._(
+                    "%(host)s broke the connection off, or did not answer in HTTP.", host=host
+                )
+        detail = exchange.detail if exchange.failure in ("tls", "proxy", "url", "refused", "broken") else ""
+        return f"{message} ({detail})" if detail else message
+
+    # ------------------------------------------------------------------
+    # Scripts
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _script_requests(self):
+        """Return what scripts know as ``requests``: get, post, put, patch, delete, head, request.
+
+        The arguments are those of ``requests`` (params, data, json, headers, auth, files, timeout), the answer
+        is a ``requests.Response``, and what fails raises the exceptions of ``requests``. It goes through the
+        same guard, always has a timeout, and always verifies TLS.
+        """
+
+        def request(method, url, **kwargs):
+            return self._script_request(method, url, **kwargs)
+
+        def bind(method):
+            return lambda url, **kwargs: self._script_request(method, url, **kwargs)
+
+        names = ("RequestException", "HTTPError", "ConnectionError", "Timeout")
+        return SimpleNamespace(
+            request=request,
+            exceptions=SimpleNamespace(**{name: getattr(requests.exceptions, name) for name in names}),
+            **{method: bind(method.upper()) for method in ("get", "post", "put", "patch", "delete", "head")},
+        )
+
+    @api.model
+    def _script_request(self, method, url, *, timeout=None, headers=None, **kwargs):
+        prepared = requests.Request(method.upper(), url, headers=headers, **kwargs).prepare()
+        connect, read = timeout if isinstance(timeout, (tuple, list)) else (DEFAULT_TIMEOUT[0], timeout)
+        body = prepared.body
+        exchange = self._transmit(
+            transport.Call(
+                prepared.method,
+                prepared.url,
+                private_headers=dict(prepared.headers),
+                body=body.encode() if isinstance(body, str) else body,
+                connect_timeout=connect or DEFAULT_TIMEOUT[0],
+                read_timeout=read or DEFAULT_TIMEOUT[1],
+                allowed_hosts=self._get_allowed_hosts(),
+            )
+        )
+        if exchange.failure:
+            kind = (
+                requests.exceptions.Timeout
+                if exchange.failure == "timeout"
+                else requests.exceptions.ConnectionError
+            )
+            raise kind(self._get_error(None, exchange), request=prepared)
+        response = requests.Response()
+        response.status_code, response.url, response.request = exchange.status_code, exchange.url, prepared
+        response.headers.update(exchange.headers)
+        response.encoding = requests.utils.get_encoding_from_headers(response.headers)
+        response._content = exchange.content
+        return response
