@@ -9,6 +9,9 @@ from . import bj_api_sync_mapper
 from . import bj_api_sync_value
 from . import bj_api_sync_script
 from . import bj_api_sync_inbound
+from . import bj_api_sync_client
+from . import bj_api_sync_outbound
 from . import bj_api_log
+from . import ir_actions_server
 from . import ir_http
 from . import res_config_settings

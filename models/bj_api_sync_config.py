@@ -422,3 +422,83 @@ class BjApiSyncConfig(models.Model):
         self.ensure_one()
         common = {"none", "basic", "bearer", "header"}
         return common | {"odoo"} if self.request_type == "in" else common
+
+    # ------------------------------------------------------------------
+    # Outbound
+    # ------------------------------------------------------------------
+
+    def action_test_connection(self):
+        """Reach the other system without sending it any data, and tell in plain words what happened.
+
+        HEAD, which changes nothing (RFC 9110, section 9.2.1), with the configured headers and credentials, to the
+        Request URL up to its first placeholder; GET where the other system does not know HEAD.
+        """
+        self.ensure_one()
+        self.check_access("write")
+        kind, message = self.env["bj.api.sync.outbound"]._test_connection(self)
+        return {
+            "type": "ir.actions.client",
+            "tag": "display_notification",
+            "params": {"title": self.env._("Test Connection"), "type": kind, "message": message, "sticky": True},
+        }
+
+    @api.model
+    def _make_outbound_http_request(self, record_ids, config_id_ref=None, timeout=None):
+        """Send records to the other system now, and return what came of it.
+
+        Two forms: on a configuration, or on the empty model with `config_id_ref`. A failed exchange is a result and
+        a log, never an exception.
+
+        :param record_ids: a recordset of the configuration's model, an id, or a list of ids
+        :param config_id_ref: the configuration: its id, record or XML id; default: this record
+        :param float timeout: seconds to wait for an answer, instead of the configuration's read timeout
+        :rtype: odoo.addons.bj_api_sync.tools.result.Result
+        :raises UserError: for wrong use: no such configuration, an inbound one, records of another model
+        """
+        config = self._get_outbound_config(config_id_ref)
+        if timeout is not None and not timeout > 0:
+            raise UserError(self.env._("The timeout must be a number of seconds above 0, not %(value)s.", value=timeout))
+        records = config._get_outbound_records(record_ids)
+        return self.env["bj.api.sync.outbound"]._push(config, records, timeout)
+
+    def _get_outbound_config(self, config_id_ref=None):
+        """Return the outbound configuration a reference means, or this one, readable whoever asks.
+
+        :raises UserError: where there is none
+        """
+        config = self
+        if isinstance(config_id_ref, str):
+            config = self.env.ref(config_id_ref, raise_if_not_found=False)
+        elif isinstance(config_id_ref, models.BaseModel):
+            config = config_id_ref
+        elif config_id_ref:
+            config = self.browse(config_id_ref)
+        if config is None or config._name != self._name or len(config.sudo().exists()) != 1:
+            raise UserError(
+                self.env._("There is no API configuration %(reference)s.", reference=config_id_ref or self or "")
+            )
+        config = config.sudo()
+        if config.request_type != "out":
+            raise UserError(self.env._("%(config)s is an inbound configuration: it cannot send.", config=config.name))
+        return config
+
+    def _get_outbound_records(self, record_ids):
+        """Return the records a caller means: a recordset, an id, or a list of ids.
+
+        :raises UserError: for records of another model, or what is no id
+        """
+        if isinstance(record_ids, models.BaseModel):
+            if record_ids._name != self.model_name:
+                raise UserError(
+                    self.env._(
+                        "%(config)s sends records of %(model)s, not of %(other)s.",
+                        config=self.name,
+                        model=self.model_name,
+                        other=record_ids._name,
+                    )
+                )
+            return record_ids
+        ids = [record_ids] if isinstance(record_ids, int) else list(record_ids or [])
+        if not all(isinstance(record_id, int) and record_id > 0 for record_id in ids):
+            raise UserError(self.env._("%(value)s is no list of record ids.", value=record_ids))
+        return self.env[self.model_name].browse(ids)

@@ -1,0 +1,447 @@
+import json
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+from uuid import uuid4
+
+from psycopg2 import Error as DatabaseError
+
+from odoo import api, models
+from odoo.exceptions import UserError
+from odoo.fields import Domain
+
+from ..tools import codec
+from ..tools.result import Result
+from ..tools.transport import get_host
+
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """One request as it will be sent, secrets not included: they are added when it is sent.
+
+    ``error`` tells why it cannot be sent at all.
+    """
+
+    method: str
+    model: str
+    record_ids: tuple
+    trace_id: str
+    url: str = ""
+    body: bytes | None = None
+    content_type: str = ""
+    error: str = ""
+
+
+class BjApiSyncOutbound(models.AbstractModel):
+    """From records to requests, and from answers back to records."""
+
+    _name = "bj.api.sync.outbound"
+    _description = "API Outbound"
+
+    @api.model
+    def _push(self, config, records, timeout=None):
+        """Send records now.
+
+        :param config: an outbound `bj.api.sync.config`
+        :param records: records of its model
+        :param float timeout: seconds, instead of the configuration's read timeout
+        :rtype: odoo.addons.bj_api_sync.tools.result.Result
+        """
+        config = config.sudo()
+        records = self._run_as(config, records)
+        if not config.active:
+            message = self.env._("%(config)s is archived: nothing is sent.", config=config.name)
+            self._log_skipped(config, records, message)
+            return Result(error=message, results=[], skipped=len(records))
+        kept = self._filter(config, records)
+        message = self.env._(
+            "The record is outside the filter domain, or %(user)s may not read it.",
+            user=records.env.user.name,
+        )
+        self._log_skipped(config, records - kept, message)
+        results = [
+            self._push_request(config, kept, request, timeout)
+            for request in self._prepare_requests(config, kept)
+        ]
+        return Result.of(results, skipped=len(records - kept))
+
+    @api.model
+    def _push_request(self, config, records, request, timeout):
+        if request.error:
+            self._log(config, request, status="error", error_message=request.error)
+            return Result(error=request.error, record_ids=request.record_ids)
+        exchange = self.env["bj.api.sync.client"]._send(config, request, timeout)
+        note = exchange.error
+        if exchange.outcome == "success":
+            note = self._read_back(config, records.browse(request.record_ids), exchange)
+        self._log_exchange(config, request, exchange, note)
+        return Result(exchange, record_ids=request.record_ids)
+
+    # ------------------------------------------------------------------
+    # Records to requests
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _run_as(self, config, records):
+        """Return the records as the configuration's user and company see them, whoever started the exchange.
+
+        What is sent must not depend on who saved a record: neither on rights, nor on language or companies.
+        """
+        user = config.user_id or self.env.user
+        company = config.company_id or user.company_id
+        context = {"lang": user.lang, "tz": user.tz, "allowed_company_ids": company.ids}
+        return records.browse(dict.fromkeys(records.ids)).with_user(user).with_context(context)
+
+    @api.model
+    def _filter(self, config, records):
+        """Return the records in the filter domain, in their order; archived ones count like any other."""
+        domain = config.with_env(records.env).sudo()._get_domain()
+        found = records.with_context(active_test=False).search(Domain("id", "in", records.ids) & domain)
+        kept = set(found.ids)
+        return records.filtered(lambda record: record.id in kept)
+
+    @api.model
+    def _prepare_requests(self, config, records):
+        """Turn records into requests: one each, or lists of ``page_size`` (at most ``limit``) per address.
+
+        A record that cannot be sent becomes a request with an error, so that the others go out.
+
+        :rtype: list[PreparedRequest]
+        """
+        if not records:
+            return []
+        method = config.http_method_ids.name
+        plan = self.env["bj.api.sync.mapper"]._plan(config.id)
+        size = min(config.page_size, config.limit) if config.is_paginated and method != "GET" else 1
+        pages, latest = [], {}
+        for record, payload, problem in self._serialize(plan, records):
+            url, error = ("", problem) if problem else self._try_url(config, payload)
+            page = latest.get(url)
+            if error or not page or len(page[1]) == size:
+                page = (url, [], error)
+                pages.append(page)
+                latest[url] = page
+            page[1].append((record, payload))
+        return [self._prepare_page(config, *page) for page in pages]
+
+    @api.model
+    def _try_url(self, config, payload):
+        try:
+            return self._build_url(config, payload), ""
+        except UserError as exc:
+            return "", str(exc)
+
+    @api.model
+    def _serialize(self, plan, records):
+        """Map records, together; split only where one fails.
+
+        :rtype: list[tuple[record, dict | None, str]]
+        """
+        try:
+            with self.env.cr.savepoint():
+                payloads = records.env["bj.api.sync.mapper"]._serialize(plan, records)
+            return [(record, payload, "") for record, payload in zip(records, payloads, strict=True)]
+        except UserError as exc:
+            if len(records) == 1:
+                return [(records, None, str(exc))]
+        half = len(records) // 2
+        return self._serialize(plan, records[:half]) + self._serialize(plan, records[half:])
+
+    @api.model
+    def _prepare_page(self, config, url, page, error=""):
+        records = page[0][0].concat(*(record for record, _payload in page[1:]))
+        if error:
+            return self._prepare_request(config, records, error=error)
+        payloads = [payload for _record, payload in page]
+        if config.http_method_ids.name == "GET":
+            return self._prepare_request(config, records, url=self._build_query(url, payloads[0]))
+        content_type, body = self._build_body(config, payloads if config.is_paginated else payloads[0])
+        return self._prepare_request(config, records, url=url, body=body, content_type=content_type)
+
+    @api.model
+    def _prepare_request(self, config, records, **values):
+        return PreparedRequest(
+            method=config.http_method_ids.name,
+            model=records._name,
+            record_ids=tuple(records.ids),
+            trace_id=uuid4().hex,
+            **values,
+        )
+
+    @api.model
+    def _search_records(self, config):
+        """Return all records in the filter domain of a configuration.
+
+        :rtype: odoo.models.BaseModel
+        """
+        records = self._run_as(config, self.env[config.sudo().model_name])
+        return records.search(config.with_env(records.env).sudo()._get_domain())
+
+    @api.model
+    def _test_connection(self, config):
+        """Reach the other system without data: HEAD, or GET where it does not know HEAD.
+
+        :return: kind of notification, message
+        :rtype: tuple[str, str]
+        """
+        config = config.sudo()
+        url = config.request_url.partition("{")[0]
+        if not urlsplit(url).path and "{" in config.request_url:
+            return "warning", self.env._(
+                "The host of the Request URL depends on the records: send one to test it."
+            )
+        for method in ("HEAD", "GET"):
+            request = PreparedRequest(method, config.model_name, (), uuid4().hex, url)
+            exchange = self.env["bj.api.sync.client"]._send(config, request)
+            if exchange.status_code not in (404, 405, 501):
+                break
+        self._log_exchange(config, request, exchange, exchange.error)
+        return self._describe_test(exchange)
+
+    @api.model
+    def _describe_test(self, exchange):
+        code, host = exchange.status_code, get_host(exchange.url)
+        seconds = round(exchange.duration, 2)
+        if exchange.failure:
+            return "danger", exchange.error
+        if 200 <= code < 300:
+            return "success", self.env._(
+                "%(host)s answered %(code)s in %(seconds)s s.", host=host, code=code, seconds=seconds
+            )
+        if code in (401, 403):
+            return "danger", self.env._(
+                "%(host)s is reachable, but refuses the credentials (%(code)s).", host=host, code=code
+            )
+        if code in (400, 405, 415, 422, 501):
+            return "success", self.env._(
+                "%(host)s is reachable. It refuses a request without data (%(code)s): whether it accepts the "
+                "credentials shows when a record is sent.",
+                host=host,
+                code=code,
+            )
+        if code == 404:
+            return "warning", self.env._(
+                "%(host)s is reachable, but finds nothing at this address (404). Check the path of the "
+                "Request URL; some systems answer so to any request without data.",
+                host=host,
+            )
+        if 300 <= code < 400:
+            return "warning", self.env._(
+                "%(host)s is reachable, but redirects (%(code)s). Take this as the Request URL: %(location)s",
+                host=host,
+                code=code,
+                location=exchange.headers.get("Location", "?"),
+            )
+        if code == 429:
+            return "warning", self.env._(
+                "%(host)s is reachable, but asks for fewer requests (429).", host=host
+            )
+        return "warning", self.env._(
+            "%(host)s is reachable, but has a problem itself (%(code)s).", host=host, code=code
+        )
+
+    # ------------------------------------------------------------------
+    # Hooks
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _build_url(self, config, payload):
+        """Fill the placeholders of the Request URL from the payload, URL-encoded (RFC 3986).
+
+        :raises UserError: where the payload has no value for one
+        """
+
+        def fill(match):
+            value = payload
+            for part in match[1].split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            text = _to_text(value)
+            # dots alone would lead to another path, encoded or not
+            if text in ("", ".", "..") or isinstance(value, (dict, list)):
+                raise UserError(
+                    self.env._("There is no value for {%(key)s}, which the Request URL needs.", key=match[1])
+                )
+            return quote(text, safe="")
+
+        return PLACEHOLDER.sub(fill, config.request_url)
+
+    @api.model
+    def _build_query(self, url, payload):
+        """Put a payload into the query string: nested keys with dots, lists repeated, null left out."""
+        parts = urlsplit(url)
+        query = "&".join(filter(None, (parts.query, urlencode(list(_flatten(payload)), quote_via=quote))))
+        return urlunsplit(parts._replace(query=query, fragment=""))
+
+    @api.model
+    def _build_body(self, config, payload):
+        """Encode a payload.
+
+        :param payload: a dict, or a list of them where the configuration is paginated
+        :return: content type, body
+        :rtype: tuple[str, bytes]
+        """
+        return "application/json", json.dumps(payload, ensure_ascii=False).encode()
+
+    # ------------------------------------------------------------------
+    # Answers to records
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _read_back(self, config, records, exchange):
+        """Write what the other system answered to the fields of the lines that read from the answer.
+
+        The exchange stays a success whatever happens here: it cannot be taken back.
+
+        :return: what went wrong, for the log
+        :rtype: str
+        """
+        lines = config.line_ids.filtered(lambda line: line.response_key and line.field_id)
+        if not lines:
+            return ""
+        try:
+            answer = exchange.json()
+        except ValueError:
+            return self.env._("Sent. Nothing was read back: the answer is no JSON.")
+        # the change comes from this configuration: its own triggers have nothing to tell
+        records = records.with_context(**self.env.context, bj_api_sync_from=config.id)
+        problems = []
+        for index, record in enumerate(records):
+            try:
+                with self.env.cr.savepoint():
+                    self._write_answer(record, lines, answer, index, len(records))
+            except (UserError, ValueError, LookupError, DatabaseError) as exc:
+                problems.append(f"{record}: {exc}")
+        return problems and self.env._(
+            "Sent. Not everything was read back: %(problems)s", problems="; ".join(problems)
+        )
+
+    @api.model
+    def _write_answer(self, record, lines, answer, index, count):
+        """Write the values of one record that differ.
+
+        :raises LookupError: where a key is missing
+        """
+        values = {}
+        for line in lines:
+            name = line.field_id.name
+            field = record._fields[name]
+            value = self._parse_answer(record, field, line, _pick(answer, line.response_key, index, count))
+            if field.convert_to_write(record[name], record) != value:
+                values[name] = value
+        if values:
+            record.write(values)
+
+    @api.model
+    def _parse_answer(self, record, field, line, value):
+        """Turn a value of the answer into one of the field.
+
+        :raises ValueError: where it is none
+        """
+        if value is None:
+            return False
+        if field.type in ("char", "text") and isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = str(value)  # an id of the other system: numbers are as good as texts
+        selection = field.get_values(record.env) if field.type == "selection" else None
+        try:
+            parsed = codec.parse(field.type, value, selection)
+            related = field.relational and record.env[field.comodel_name].browse(parsed)
+            if related and related.exists() != related:
+                raise ValueError(parsed)
+        except ValueError as exc:
+            key, label = line.response_key, field._description_string(self.env)
+            raise ValueError(self.env._("%(key)s: no value for %(field)s", key=key, field=label)) from exc
+        return parsed
+
+    # ------------------------------------------------------------------
+    # Logs
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _log_exchange(self, config, request, exchange, note):
+        """Log what went over the wire: no rollback takes that back, so none takes the log."""
+        values = self._prepare_log(
+            config,
+            request,
+            status="success" if exchange.outcome == "success" else "error",
+            response_code=exchange.status_code,
+            request_headers={**exchange.call.headers, **exchange.call.private_headers},
+            request_body=request.body,
+            request_content_type=request.content_type,
+            response_headers=dict(exchange.headers),
+            response_body=exchange.content,
+            response_content_type=exchange.headers.get("Content-Type"),
+            duration=exchange.duration,
+            error_message=note or False,
+        )
+        self.env["bj.api.log"]._record_own_cursor(values)
+
+    @api.model
+    def _log_skipped(self, config, records, message):
+        for record in records:
+            self._log(config, self._prepare_request(config, record), status="skipped", error_message=message)
+
+    @api.model
+    def _log(self, config, request, **values):
+        self.env["bj.api.log"]._record(self._prepare_log(config, request, **values))
+
+    @api.model
+    def _prepare_log(self, config, request, **values):
+        record_ids = request.record_ids
+        return {
+            "name": config.name,
+            "config_id": config.id,
+            "direction": "out",
+            "method": request.method,
+            "url": request.url or config.request_url,
+            "trace_id": request.trace_id,
+            "model": request.model,
+            "record_id": record_ids[0] if len(record_ids) == 1 else False,
+            "record_count": len(record_ids),
+            "user_id": self.env.uid,
+            "company_id": config.company_id.id,
+            **values,
+        }
+
+
+def _to_text(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def _flatten(value, key=""):
+    """Yield the pairs of a query string."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _flatten(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _flatten(item, key)
+    elif value is not None:
+        yield key, _to_text(value)
+
+
+def _pick(answer, path, index, count):
+    """Walk a dotted path; a list on the way has one item per record, or is entered by a number in the path.
+
+    :raises LookupError: where the answer does not have it
+    """
+    for part in path.split("."):
+        if isinstance(answer, list) and part.isdigit():
+            answer = answer[int(part)]
+            continue
+        answer = _pick_item(answer, path, index, count)
+        if not isinstance(answer, dict) or part not in answer:
+            raise LookupError(f"{path}: the answer does not have it")
+        answer = answer[part]
+    return _pick_item(answer, path, index, count)
+
+
+def _pick_item(answer, path, index, count):
+    if not isinstance(answer, list):
+        return answer
+    if len(answer) != count:
+        raise LookupError(f"{path}: {len(answer)} items in the answer for {count} records")
+    return answer[index]
