@@ -1,0 +1,102 @@
+from odoo import api, fields, models
+from odoo.exceptions import UserError
+
+
+class IrActionsServer(models.Model):
+    """The server action type "Push to API"."""
+
+    _inherit = "ir.actions.server"
+
+    state = fields.Selection(
+        selection_add=[("bj_api_sync", "Push to API"), ("multi",)], ondelete={"bj_api_sync": "cascade"}
+    )
+    bj_api_sync_config_id = fields.Many2one(
+        "bj.api.sync.config",
+        "API Configuration",
+        compute="_compute_bj_api_sync_config_id",
+        store=True,
+        readonly=False,
+        ondelete="restrict",
+        domain="[('request_type', '=', 'out'), ('model_id', '=', model_id)]",
+        help="The outbound configuration the records are sent with.",
+    )
+
+    @api.depends("model_id", "state")
+    def _compute_bj_api_sync_config_id(self):
+        """A configuration is of one model: another model needs another one."""
+        for action in self:
+            config = action.bj_api_sync_config_id.sudo()
+            if action.state != "bj_api_sync" or config.model_id != action.model_id:
+                action.bj_api_sync_config_id = False
+
+    def _name_depends(self):
+        return [*super()._name_depends(), "bj_api_sync_config_id"]
+
+    def _generate_action_name(self):
+        self.ensure_one()
+        if self.state == "bj_api_sync" and self.bj_api_sync_config_id:
+            return self.env._("Push to %(config)s", config=self.bj_api_sync_config_id.sudo().name)
+        return super()._generate_action_name()
+
+    @api.model
+    def _warning_depends(self):
+        return [
+            *super()._warning_depends(),
+            "bj_api_sync_config_id.request_type",
+            "bj_api_sync_config_id.model_id",
+        ]
+
+    def _get_warning_messages(self):
+        self.ensure_one()
+        messages = super()._get_warning_messages()
+        config = self.bj_api_sync_config_id.sudo()
+        if self.state == "bj_api_sync" and config and config.request_type != "out":
+            messages.append(
+                self.env._("%(config)s is an inbound configuration: it cannot send.", config=config.name)
+            )
+        if self.state == "bj_api_sync" and config and config.model_id != self.model_id:
+            messages.append(
+                self.env._(
+                    "%(config)s is a configuration of another model: choose another one.", config=config.name
+                )
+            )
+        return messages
+
+    def _run_action_bj_api_sync_multi(self, eval_context):
+        """Send the records of the action in one call; a scheduled action sends all in the filter domain."""
+        config = self.bj_api_sync_config_id
+        if not config:
+            raise UserError(self.env._("%(action)s: choose the API configuration.", action=self.name))
+        if self.env.context.get("bj_api_sync_from") == config.id:
+            return False  # the change is what this configuration's other system just answered
+        # fields that are computed from a change belong to it: computed later, they would start an automation
+        # rule a second time (its context knows here that the records are being done)
+        eval_context["env"].flush_all()
+        records = eval_context.get("records") or eval_context.get("record") or eval_context["model"]
+        if not records and self.usage == "ir_cron":
+            records = self.env["bj.api.sync.outbound"]._search_records(config)
+        result = config._make_outbound_http_request(records)
+        failed = sum(not one.success for one in result.results)
+        return {
+            "type": "ir.actions.client",
+            "tag": "display_notification",
+            "params": {
+                "type": "danger" if failed else "success",
+                "title": config.sudo().name,
+                "message": self._describe_push(result),
+                "sticky": bool(failed),
+                "next": {"type": "ir.actions.act_window_close"},
+            },
+        }
+
+    def _describe_push(self, result):
+        """Say in one line how many records were sent, failed and skipped, and why the first failed."""
+        sent = sum(len(one.record_ids) for one in result.results if one.success)
+        failed = sum(len(one.record_ids) for one in result.results if not one.success)
+        message = self.env._(
+            "%(sent)s sent, %(failed)s failed, %(skipped)s skipped.",
+            sent=sent,
+            failed=failed,
+            skipped=result.skipped,
+        )
+        return f"{message} {result.error}".strip()
