@@ -1,0 +1,112 @@
+from odoo.fields import Command
+from odoo.tests import Form, new_test_user, tagged
+
+from .common_outbound import OutboundCase
+
+
+@tagged("post_install", "-at_install")
+class TestServerAction(OutboundCase):
+    """The server action type "Push to API", and calls from code."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.action = cls.make_action(state="bj_api_sync", bj_api_sync_config_id=cls.config.id)
+
+    @classmethod
+    def make_action(cls, **values):
+        model = cls.env["ir.model"]._get_id("res.partner")
+        return cls.env["ir.actions.server"].create({"name": "Push", "model_id": model, **values})
+
+    def run_action(self, records, action=None):
+        context = {"active_model": records._name, "active_ids": records.ids, "active_id": records[:1].id}
+        return (action or self.action).with_context(**context).run()
+
+    def test_many_records(self):
+        self.receiver.on("/partners", status=200, times=1)
+        self.receiver.on("/partners", status=500, times=1)
+        self.config.filter_domain = "[('ref', '!=', 'P5')]"
+        answer = self.run_action(self.partners)
+        self.assertEqual(len(self.receiver.requests), 4)
+        self.assertEqual(answer["tag"], "display_notification")
+        self.assertEqual(answer["params"]["type"], "danger")
+        self.assertIn("3 sent, 1 failed, 1 skipped.", answer["params"]["message"])
+
+    def test_pages(self):
+        self.config.is_paginated = True
+        answer = self.run_action(self.partners)
+        self.assertEqual([len(request.json) for request in self.receiver.requests], [5])
+        self.assertEqual((answer["params"]["type"], answer["params"]["sticky"]), ("success", False))
+
+    def test_users_without_api_groups_may_run_it(self):
+        clerk = new_test_user(self.env, "clerk", "base.group_user,base.group_partner_manager")
+        action = self.action.with_user(clerk)
+        self.run_action(self.partner.with_user(clerk), action)
+        self.assertEqual(len(self.receiver.requests), 1)
+        self.assertEqual(self.logs().user_id, clerk)
+
+    def test_action_menu(self):
+        self.action.create_action()
+        bindings = self.env["ir.actions.actions"].get_bindings("res.partner")
+        self.assertIn(self.action.id, [binding["id"] for binding in bindings["action"]])
+
+    def test_automation_rule_and_read_back_do_not_loop(self):
+        self.read_back(self.config, barcode="id")
+        self.env["base.automation"].create(
+            {
+                "name": "Push changes",
+                "model_id": self.action.model_id.id,
+                "trigger": "on_create_or_write",
+                "trigger_field_ids": [
+                    Command.link(self.env["ir.model.fields"]._get("res.partner", name).id)
+                    for name in ("name", "barcode")
+                ],
+                "action_server_ids": [Command.link(self.action.id)],
+            }
+        )
+        self.partner.name = "Changed"
+        self.assertEqual([request.json["name"] for request in self.receiver.requests], ["Changed"])
+        self.assertTrue(self.partner.barcode)
+
+    def test_scheduled_action(self):
+        self.config.filter_domain = "[('ref', 'in', ['P1', 'P2'])]"
+        cron = self.env["ir.cron"].create(
+            {
+                "name": "Push partners",
+                "model_id": self.action.model_id.id,
+                "state": "bj_api_sync",
+                "bj_api_sync_config_id": self.config.id,
+            }
+        )
+        cron.with_user(self.env.ref("base.user_root")).ir_actions_server_id.run()
+        self.assertEqual([request.json["code"] for request in self.receiver.requests], ["P1", "P2"])
+
+    def test_execute_code_in_both_forms(self):
+        for code in (
+            "result = env['bj.api.sync.config']._make_outbound_http_request(record_ids=records, config_id_ref=%d)",
+            "result = env['bj.api.sync.config'].browse(%d)._make_outbound_http_request(records.ids)",
+        ):
+            self.receiver.clear()
+            check = "\nif not result.success or result['status_code'] != 200: raise UserError(result.error)"
+            self.run_action(
+                self.partners[:2], self.make_action(state="code", code=code % self.config.id + check)
+            )
+            self.assertEqual(len(self.receiver.requests), 2)
+
+    def test_form(self):
+        with Form(
+            self.env["ir.actions.server"].with_context(default_model_id=self.action.model_id.id)
+        ) as form:
+            form.state = "bj_api_sync"
+            form.bj_api_sync_config_id = self.config
+            self.assertEqual(form.name, "Push to Partners out")
+        action = form.save()
+        self.assertFalse(action.warning)
+        action.model_id = self.env["ir.model"]._get("res.users")
+        self.assertFalse(action.bj_api_sync_config_id)
+
+    def test_warnings(self):
+        inbound = self.make_config(request_type="in", endpoint="test-action")
+        self.assertIn(
+            "inbound", self.make_action(state="bj_api_sync", bj_api_sync_config_id=inbound.id).warning
+        )
