@@ -55,7 +55,7 @@ class ConfigMixin:
             ("street", "address.street"),
             ("color", "color"),
             ("is_company", "company"),
-            **{"endpoint": "partners", "name": "Partners"} | values,
+            **{"endpoint": "people", "name": "Partners"} | values,
         )
 
 

@@ -24,7 +24,7 @@ class TestInbound(ApiHttpCase):
     # GET
 
     def test_get_list(self):
-        body = self.assert_answer(self.call("GET", "/partners"), 200)
+        body = self.assert_answer(self.call("GET", "/people"), 200)
         self.assertEqual(body["meta"], {"limit": 50, "offset": 0, "count": 2})
         self.assertEqual(
             body["data"][0],
@@ -40,30 +40,30 @@ class TestInbound(ApiHttpCase):
         )
 
     def test_get_one(self):
-        body = self.assert_answer(self.call("GET", f"/partners/{self.bob.id}"), 200)
+        body = self.assert_answer(self.call("GET", f"/people/{self.bob.id}"), 200)
         self.assertEqual((body["data"]["code"], body["data"]["company"]), ("T-2", True))
         self.assertNotIn("meta", body)
 
     def test_second_prefix(self):
-        self.assert_answer(self.call("GET", "/partners", prefix="/api/sync/v1"), 200)
+        self.assert_answer(self.call("GET", "/people", prefix="/api/sync/v1"), 200)
 
     def test_get_one_outside_domain(self):
         for ref in (self.outside.id, 2**31, 2**40, "abc", "-1", "0", "%00"):
             with self.subTest(ref=ref):
-                self.assert_answer(self.call("GET", f"/partners/{ref}"), 404)
+                self.assert_answer(self.call("GET", f"/people/{ref}"), 404)
 
     def test_get_by_identifier(self):
         self.config_in.record_id_type = "identifier"
         self.ann.ref = "T-1/a b"
-        body = self.assert_answer(self.call("GET", "/partners/T-1%2Fa%20b"), 200)
+        body = self.assert_answer(self.call("GET", "/people/T-1%2Fa%20b"), 200)
         self.assertEqual(body["data"]["id"], self.ann.id)
-        self.assert_answer(self.call("GET", "/partners/X-1"), 404)
+        self.assert_answer(self.call("GET", "/people/X-1"), 404)
         self.bob.ref = self.ann.ref
-        self.assert_answer(self.call("GET", "/partners/T-1%2Fa%20b"), 409)
+        self.assert_answer(self.call("GET", "/people/T-1%2Fa%20b"), 409)
 
     def test_window(self):
         def names(query):
-            body = self.assert_answer(self.call("GET", f"/partners?{query}"), 200)
+            body = self.assert_answer(self.call("GET", f"/people?{query}"), 200)
             return [item["name"] for item in body["data"]]
 
         self.assertEqual(names("limit=1"), ["Ann"])
@@ -76,46 +76,46 @@ class TestInbound(ApiHttpCase):
         self.assertEqual(names("offset=10"), [])
         for query in ("limit=-1", "limit=x", "limit=²", "offset=-1", "page=0", "page=1&offset=1", "offset=" + "9" * 30):
             with self.subTest(query=query):
-                self.assert_answer(self.call("GET", f"/partners?{query}"), 400)
+                self.assert_answer(self.call("GET", f"/people?{query}"), 400)
 
     def test_limit_is_lowered(self):
         self.config_in.limit = 1
-        body = self.assert_answer(self.call("GET", "/partners?limit=5"), 200)
+        body = self.assert_answer(self.call("GET", "/people?limit=5"), 200)
         self.assertEqual(body["meta"], {"limit": 1, "offset": 0, "count": 1})
 
     def test_total(self):
-        body = self.assert_answer(self.call("GET", "/partners?count=true&limit=1"), 200)
+        body = self.assert_answer(self.call("GET", "/people?count=true&limit=1"), 200)
         self.assertEqual(body["meta"]["total"], 2)
         self.config_in.write({"is_paginated": True, "page_size": 1})
-        body = self.assert_answer(self.call("GET", "/partners"), 200)
+        body = self.assert_answer(self.call("GET", "/people"), 200)
         self.assertEqual(body["meta"], {"limit": 1, "offset": 0, "count": 1, "total": 2})
 
     def test_sort_refused(self):
         for key in ("password", "unknown", "child_ids", "-"):
-            self.assert_answer(self.call("GET", f"/partners?sort={key}"), 400)
+            self.assert_answer(self.call("GET", f"/people?sort={key}"), 400)
 
     def test_fields(self):
-        body = self.assert_answer(self.call("GET", "/partners?fields=code,address.city"), 200)
+        body = self.assert_answer(self.call("GET", "/people?fields=code,address.city"), 200)
         self.assertEqual(body["data"][0], {"id": self.ann.id, "code": "T-1", "address": {"city": "Ulm"}})
-        body = self.assert_answer(self.call("GET", f"/partners/{self.ann.id}?fields=address"), 200)
+        body = self.assert_answer(self.call("GET", f"/people/{self.ann.id}?fields=address"), 200)
         self.assertEqual(body["data"], {"id": self.ann.id, "address": {"city": "Ulm", "street": None}})
-        body = self.assert_answer(self.call("GET", "/partners?fields=secret"), 400)
+        body = self.assert_answer(self.call("GET", "/people?fields=secret"), 400)
         self.assertIn("secret", body["message"])
 
     def test_mapped_key_is_equality(self):
-        body = self.assert_answer(self.call("GET", "/partners?address.city=Ulm"), 200)
+        body = self.assert_answer(self.call("GET", "/people?address.city=Ulm"), 200)
         self.assertEqual([item["code"] for item in body["data"]], ["T-1"])
-        body = self.assert_answer(self.call("GET", "/partners?company=true&color=0"), 200)
+        body = self.assert_answer(self.call("GET", "/people?company=true&color=0"), 200)
         self.assertEqual([item["code"] for item in body["data"]], ["T-2"])
-        body = self.assert_answer(self.call("GET", "/partners?address.city="), 200)
+        body = self.assert_answer(self.call("GET", "/people?address.city="), 200)
         self.assertEqual([item["code"] for item in body["data"]], ["T-2"])
-        self.assertIn("color", self.assert_answer(self.call("GET", "/partners?color=red"), 400)["message"])
+        self.assertIn("color", self.assert_answer(self.call("GET", "/people?color=red"), 400)["message"])
 
     def test_unknown_parameter(self):
-        body = self.assert_answer(self.call("GET", "/partners?colour=1"), 400)
+        body = self.assert_answer(self.call("GET", "/people?colour=1"), 400)
         self.assertIn("colour", body["message"])
-        self.assert_answer(self.call("GET", f"/partners/{self.ann.id}?limit=1"), 400)
-        self.assert_answer(self.call("POST", "/partners?limit=1", self.item("T-3")), 400)
+        self.assert_answer(self.call("GET", f"/people/{self.ann.id}?limit=1"), 400)
+        self.assert_answer(self.call("POST", "/people?limit=1", self.item("T-3")), 400)
 
     def test_parameters(self):
         partner = "res.partner"
@@ -160,17 +160,17 @@ class TestInbound(ApiHttpCase):
             ("updated_since=2999-01-01T00:00:00Z", []),
         ):
             with self.subTest(query=query):
-                body = self.assert_answer(self.call("GET", f"/partners?{query}"), 200)
+                body = self.assert_answer(self.call("GET", f"/people?{query}"), 200)
                 self.assertEqual([item["code"] for item in body["data"]], expected)
         for query in ("above=x", "has_city=maybe", "since=yesterday", "parent=abc", "updated_since=1", "like=%00"):
             with self.subTest(query=query):
-                body = self.assert_answer(self.call("GET", f"/partners?{query}"), 400)
+                body = self.assert_answer(self.call("GET", f"/people?{query}"), 400)
                 self.assertIn(query.split("=")[0], body["message"])
 
     def test_head_and_options(self):
-        response = self.call("HEAD", "/partners")
+        response = self.call("HEAD", "/people")
         self.assertEqual((response.status_code, response.content), (200, b""))
-        response = self.call("OPTIONS", "/partners")
+        response = self.call("OPTIONS", "/people")
         self.assert_answer(response, 204)
         self.assertEqual(response.headers["Allow"], "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS")
 
@@ -178,18 +178,18 @@ class TestInbound(ApiHttpCase):
 
     def test_post_creates(self):
         payload = self.item("T-3", email="c@example.com", address={"city": "Bern"}, color="7", company=True)
-        response = self.call("POST", "/partners", payload)
+        response = self.call("POST", "/people", payload)
         body = self.assert_answer(response, 201)
         partner = self.env["res.partner"].browse(body["data"]["id"])
         self.assertEqual(
             (partner.ref, partner.name, partner.email, partner.city, partner.color, partner.is_company),
             ("T-3", "Name T-3", "c@example.com", "Bern", 7, True),
         )
-        self.assertEqual(response.headers["Location"], f"/bj_api_sync/v1/partners/{partner.id}")
+        self.assertEqual(response.headers["Location"], f"/bj_api_sync/v1/people/{partner.id}")
         self.assert_answer(self.call("GET", response.headers["Location"], prefix=""), 200)
 
     def test_post_updates_the_same_identifier(self):
-        response = self.call("POST", "/partners", {"code": "T-1", "address": {"street": "Way 1"}})
+        response = self.call("POST", "/people", {"code": "T-1", "address": {"street": "Way 1"}})
         body = self.assert_answer(response, 200)
         self.assertEqual(body["data"]["id"], self.ann.id)
         self.assertEqual((self.ann.street, self.ann.city, self.ann.name), ("Way 1", "Ulm", "Ann"))
@@ -197,21 +197,21 @@ class TestInbound(ApiHttpCase):
 
     def test_post_refuses_existing(self):
         self.config_in.existing_policy = "error"
-        body = self.assert_answer(self.call("POST", "/partners", self.item("T-1")), 409)
+        body = self.assert_answer(self.call("POST", "/people", self.item("T-1")), 409)
         self.assertEqual(body["errors"][0]["pointer"], "/code")
         self.assertEqual(self.ann.name, "Ann")
 
     def test_post_ambiguous_identifier(self):
         self.bob.ref = "T-1"
-        self.assert_answer(self.call("POST", "/partners", self.item("T-1")), 409)
+        self.assert_answer(self.call("POST", "/people", self.item("T-1")), 409)
 
     def test_null_clears_absent_keeps(self):
-        self.assert_answer(self.call("POST", "/partners", {"code": "T-1", "address": {"city": None}}), 200)
+        self.assert_answer(self.call("POST", "/people", {"code": "T-1", "address": {"city": None}}), 200)
         self.assertEqual((self.ann.city, self.ann.color), (False, 3))
 
     def test_all_faults_are_told(self):
         payload = {"code": "T-9", "name": 5, "color": "red", "address": {"city": ["x"]}, "company": "yes"}
-        body = self.assert_answer(self.call("POST", "/partners", payload), 400)
+        body = self.assert_answer(self.call("POST", "/people", payload), 400)
         lines = {line.external_key: line.id for line in self.config_in.line_ids}
         self.assertEqual(
             {error["pointer"]: error["line_id"] for error in body["errors"]},
@@ -226,42 +226,42 @@ class TestInbound(ApiHttpCase):
         self.assertFalse(self.env["res.partner"].search([("ref", "=", "T-9")]))
 
     def test_strict_keys(self):
-        self.assert_answer(self.call("POST", "/partners", self.item("T-5", extra=1)), 201)
+        self.assert_answer(self.call("POST", "/people", self.item("T-5", extra=1)), 201)
         self.config_in.strict_keys = True
-        body = self.assert_answer(self.call("POST", "/partners", self.item("T-6", extra=1)), 400)
+        body = self.assert_answer(self.call("POST", "/people", self.item("T-6", extra=1)), 400)
         self.assertEqual(body["errors"][0]["pointer"], "/extra")
 
     def test_missing_value(self):
-        body = self.assert_answer(self.call("POST", "/partners", {"code": "T-7"}), 400)
+        body = self.assert_answer(self.call("POST", "/people", {"code": "T-7"}), 400)
         self.assertIn("name", str(body).lower())
 
     def test_outside_domain_is_not_created(self):
-        self.assert_answer(self.call("POST", "/partners", self.item("Q-1")), 400)
+        self.assert_answer(self.call("POST", "/people", self.item("Q-1")), 400)
         self.assertFalse(self.env["res.partner"].search([("ref", "=", "Q-1")]))
 
     def test_bad_bodies(self):
         for data in (b"{", b"[1", b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000):
-            self.assert_answer(self.call("POST", "/partners", data=data, headers={"Content-Type": "application/json"}), 400)
+            self.assert_answer(self.call("POST", "/people", data=data, headers={"Content-Type": "application/json"}), 400)
         for payload in ("text", 5, True):
-            self.assert_answer(self.call("POST", "/partners", payload), 400)
-        self.assert_answer(self.call("POST", "/partners", headers={"Content-Type": "application/json"}), 400)
-        self.assert_answer(self.call("POST", "/partners", data={"a": 1}), 415)
-        self.assert_answer(self.call("POST", "/partners", {"code": "T-8", "name": "\ud800"}), 400)
-        self.assert_answer(self.call("POST", "/partners", {"code": "T-8", "name": "a\x00b"}), 400)
+            self.assert_answer(self.call("POST", "/people", payload), 400)
+        self.assert_answer(self.call("POST", "/people", headers={"Content-Type": "application/json"}), 400)
+        self.assert_answer(self.call("POST", "/people", data={"a": 1}), 415)
+        self.assert_answer(self.call("POST", "/people", {"code": "T-8", "name": "\ud800"}), 400)
+        self.assert_answer(self.call("POST", "/people", {"code": "T-8", "name": "a\x00b"}), 400)
 
     # lists
 
     def test_post_list(self):
-        body = self.assert_answer(self.call("POST", "/partners", [self.item("T-3"), self.item("T-4")]), 201)
+        body = self.assert_answer(self.call("POST", "/people", [self.item("T-3"), self.item("T-4")]), 201)
         self.assertEqual([item["code"] for item in body["data"]], ["T-3", "T-4"])
         self.assertEqual(body["meta"], {"created": 2, "updated": 0, "failed": 0})
-        body = self.assert_answer(self.call("POST", "/partners", [self.item("T-3"), self.item("T-5")]), 200)
+        body = self.assert_answer(self.call("POST", "/people", [self.item("T-3"), self.item("T-5")]), 200)
         self.assertEqual(body["meta"], {"created": 1, "updated": 1, "failed": 0})
-        self.assert_answer(self.call("POST", "/partners", []), 200)
+        self.assert_answer(self.call("POST", "/people", []), 200)
 
     def test_post_list_keeps_the_good_items(self):
         payload = [self.item("T-3"), self.item("T-4", color="x"), {"code": "T-5"}, 7, self.item("T-6")]
-        body = self.assert_answer(self.call("POST", "/partners", payload), 207)
+        body = self.assert_answer(self.call("POST", "/people", payload), 207)
         self.assertEqual([item["code"] for item in body["data"]], ["T-3", "T-6"])
         self.assertEqual(body["meta"], {"created": 2, "updated": 0, "failed": 3})
         self.assertEqual([error["index"] for error in body["errors"]], [1, 2, 3])
@@ -270,39 +270,39 @@ class TestInbound(ApiHttpCase):
 
     def test_all_or_nothing(self):
         payload = [self.item("T-3"), self.item("T-4", color="x")]
-        body = self.assert_answer(self.call("POST", "/partners?atomic=true", payload), 400)
+        body = self.assert_answer(self.call("POST", "/people?atomic=true", payload), 400)
         self.assertEqual(body["errors"][0]["index"], 1)
         self.config_in.all_or_nothing = True
-        self.assert_answer(self.call("POST", "/partners", [self.item("T-3"), {"code": "T-4"}]), 400)
+        self.assert_answer(self.call("POST", "/people", [self.item("T-3"), {"code": "T-4"}]), 400)
         self.assertFalse(self.env["res.partner"].search([("ref", "in", ("T-3", "T-4"))]))
 
     def test_twice_in_one_request(self):
-        body = self.assert_answer(self.call("POST", "/partners", [self.item("T-3"), self.item("T-3")]), 207)
+        body = self.assert_answer(self.call("POST", "/people", [self.item("T-3"), self.item("T-3")]), 207)
         self.assertEqual([error["code"] for error in body["errors"]], [409, 409])
         self.assertEqual(body["data"], [])
 
     def test_too_many_items(self):
         self.config_in.limit = 2
-        self.assert_answer(self.call("POST", "/partners", [self.item(f"T-{n}") for n in range(3, 6)]), 413)
+        self.assert_answer(self.call("POST", "/people", [self.item(f"T-{n}") for n in range(3, 6)]), 413)
 
     # PUT and PATCH
 
     def test_update_one(self):
         for method, name in (("PUT", "Anna"), ("PATCH", "Annie")):
-            body = self.assert_answer(self.call(method, f"/partners/{self.ann.id}", {"name": name}), 200)
+            body = self.assert_answer(self.call(method, f"/people/{self.ann.id}", {"name": name}), 200)
             self.assertEqual((body["data"]["name"], self.ann.name, self.ann.city), (name, name, "Ulm"))
-        self.assert_answer(self.call("PUT", f"/partners/{self.outside.id}", {"name": "x"}), 404)
-        self.assert_answer(self.call("PUT", f"/partners/{self.ann.id}", [{"name": "x"}]), 400)
-        self.assert_answer(self.call("PUT", f"/partners/{self.ann.id}", {"code": "T-2"}), 409)
+        self.assert_answer(self.call("PUT", f"/people/{self.outside.id}", {"name": "x"}), 404)
+        self.assert_answer(self.call("PUT", f"/people/{self.ann.id}", [{"name": "x"}]), 400)
+        self.assert_answer(self.call("PUT", f"/people/{self.ann.id}", {"code": "T-2"}), 409)
         self.assertEqual(self.outside.name, "Zoe")
 
     def test_update_by_identifier_in_body(self):
-        self.assert_answer(self.call("PUT", "/partners", {"code": "T-1", "name": "Anna"}), 200)
+        self.assert_answer(self.call("PUT", "/people", {"code": "T-1", "name": "Anna"}), 200)
         self.assertEqual(self.ann.name, "Anna")
-        self.assert_answer(self.call("PUT", "/partners", {"code": "T-99", "name": "x"}), 404)
-        self.assert_answer(self.call("PUT", "/partners", {"name": "x"}), 400)
+        self.assert_answer(self.call("PUT", "/people", {"code": "T-99", "name": "x"}), 404)
+        self.assert_answer(self.call("PUT", "/people", {"name": "x"}), 400)
         body = self.assert_answer(
-            self.call("PATCH", "/partners", [{"code": "T-1", "color": 1}, {"code": "T-99"}, {"code": "T-2", "color": 2}]), 207
+            self.call("PATCH", "/people", [{"code": "T-1", "color": 1}, {"code": "T-99"}, {"code": "T-2", "color": 2}]), 207
         )
         self.assertEqual(body["meta"], {"created": 0, "updated": 2, "failed": 1})
         self.assertEqual((body["errors"][0]["index"], body["errors"][0]["code"]), (1, 404))
@@ -311,73 +311,73 @@ class TestInbound(ApiHttpCase):
     # DELETE
 
     def test_delete_one(self):
-        body = self.assert_answer(self.call("DELETE", f"/partners/{self.ann.id}"), 200)
+        body = self.assert_answer(self.call("DELETE", f"/people/{self.ann.id}"), 200)
         self.assertEqual(body["data"], {"id": self.ann.id})
         self.assertFalse(self.ann.exists())
-        self.assert_answer(self.call("DELETE", f"/partners/{self.outside.id}"), 404)
+        self.assert_answer(self.call("DELETE", f"/people/{self.outside.id}"), 404)
         self.assertTrue(self.outside.exists())
 
     def test_delete_listed(self):
-        self.assert_answer(self.call("DELETE", "/partners"), 400)
-        self.assert_answer(self.call("DELETE", "/partners", []), 400)
-        body = self.assert_answer(self.call("DELETE", "/partners", ["T-1", {"code": "T-2"}, "X-1"]), 207)
+        self.assert_answer(self.call("DELETE", "/people"), 400)
+        self.assert_answer(self.call("DELETE", "/people", []), 400)
+        body = self.assert_answer(self.call("DELETE", "/people", ["T-1", {"code": "T-2"}, "X-1"]), 207)
         self.assertEqual(body["data"], [{"id": self.ann.id}, {"id": self.bob.id}])
         self.assertEqual((body["errors"][0]["index"], body["errors"][0]["code"]), (2, 404))
         self.assertFalse((self.ann + self.bob).exists())
 
     def test_delete_archives(self):
         self.config_in.delete_policy = "archive"
-        self.assert_answer(self.call("DELETE", "/partners", {"code": "T-1"}), 200)
+        self.assert_answer(self.call("DELETE", "/people", {"code": "T-1"}), 200)
         self.assertEqual((self.ann.exists(), self.ann.active), (self.ann, False))
-        self.assert_answer(self.call("GET", f"/partners/{self.ann.id}"), 404)
+        self.assert_answer(self.call("GET", f"/people/{self.ann.id}"), 404)
 
     def test_delete_in_use(self):
         self.env["res.users"].create({"name": "U", "login": "in-use", "partner_id": self.ann.id})
-        self.assert_answer(self.call("DELETE", f"/partners/{self.ann.id}"), 409)
-        body = self.assert_answer(self.call("DELETE", "/partners", ["T-1", "T-2"]), 207)
+        self.assert_answer(self.call("DELETE", f"/people/{self.ann.id}"), 409)
+        body = self.assert_answer(self.call("DELETE", "/people", ["T-1", "T-2"]), 207)
         self.assertEqual([error["code"] for error in body["errors"]], [409])
         self.assertEqual((self.ann.exists(), self.bob.exists()), (self.ann, self.env["res.partner"]))
 
     # transport
 
     def test_unknown_endpoint(self):
-        for path in ("", "/", "/nothing", "/nothing/1", "/partner"):
+        for path in ("", "/", "/nothing", "/nothing/1", "/peopl"):
             self.assert_answer(self.call("GET", path), 404)
         self.config_in.active = False
-        self.assert_answer(self.call("GET", "/partners"), 404)
+        self.assert_answer(self.call("GET", "/people"), 404)
 
     def test_mapping_only_is_not_exposed(self):
         self.config_in.endpoint = False
-        self.assert_answer(self.call("GET", "/partners"), 404)
+        self.assert_answer(self.call("GET", "/people"), 404)
 
     def test_method_not_allowed(self):
         self.config_in.http_method_ids = self.methods("GET")
-        response = self.call("POST", "/partners", self.item("T-3"))
+        response = self.call("POST", "/people", self.item("T-3"))
         self.assert_answer(response, 405)
         self.assertEqual(response.headers["Allow"], "GET, HEAD, OPTIONS")
-        self.assert_answer(self.call("TRACE", "/partners"), 405)
+        self.assert_answer(self.call("TRACE", "/people"), 405)
 
     def test_request_id(self):
-        response = self.call("GET", "/partners", headers={"X-Request-ID": "abc-1"})
+        response = self.call("GET", "/people", headers={"X-Request-ID": "abc-1"})
         self.assertEqual(response.headers["X-Request-ID"], "abc-1")
         self.env["bj.api.log"]._flush_later()
         log = self.env["bj.api.log"].search([("trace_id", "=", "abc-1")])
         self.assertEqual((log.status, log.response_code, log.record_count), ("success", 200, 2))
-        response = self.call("GET", "/partners", headers={"X-Request-ID": "no spaces"})
+        response = self.call("GET", "/people", headers={"X-Request-ID": "no spaces"})
         self.assertNotEqual(response.headers["X-Request-ID"], "no spaces")
 
     def test_not_acceptable(self):
-        self.assert_answer(self.call("GET", "/partners", headers={"Accept": "image/png"}), 406)
+        self.assert_answer(self.call("GET", "/people", headers={"Accept": "image/png"}), 406)
 
     def test_problem_details(self):
-        response = self.call("GET", "/partners/0", headers={"Accept": "application/problem+json"})
+        response = self.call("GET", "/people/0", headers={"Accept": "application/problem+json"})
         self.assertEqual(response.headers["Content-Type"], "application/problem+json; charset=utf-8")
         self.assertEqual(response.json()["status"], 404)
 
     def test_answer_headers(self):
         self.env["bj.api.sync.header"].create({"config_id": self.config_in.id, "key": "X-Shop", "value": "one"})
-        self.assertEqual(self.call("GET", "/partners").headers["X-Shop"], "one")
+        self.assertEqual(self.call("GET", "/people").headers["X-Shop"], "one")
 
     def test_no_cookie(self):
-        self.assertNotIn("Set-Cookie", self.call("GET", "/partners").headers)
+        self.assertNotIn("Set-Cookie", self.call("GET", "/people").headers)
 
