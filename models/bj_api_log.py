@@ -3,6 +3,7 @@ import json
 import logging
 import re
 import threading
+from typing import NamedTuple
 
 import psycopg2
 from lxml import etree
@@ -11,10 +12,11 @@ from psycopg2.extensions import ISOLATION_LEVEL_READ_COMMITTED
 from odoo import SUPERUSER_ID, api, fields, models
 from odoo.modules import module
 from odoo.modules.registry import Registry
-from odoo.tools import SQL
+from odoo.tools import SQL, ormcache
 
 from ..tools import redact
 from ..tools.batch import Batch
+from ..tools.secret import EncryptedChar, decrypt, encrypt
 
 _logger = logging.getLogger(__name__)
 
@@ -26,6 +28,15 @@ HARMLESS_HEADERS = re.compile(
 )
 #: a body above this size is cut at once, lest the queue of logs takes too much memory
 LARGE = 1024 * 1024
+
+
+class ConfigData(NamedTuple):
+    """What logging needs to know of a configuration; its secrets are kept encrypted in memory."""
+
+    log_policy: str
+    company_id: int | bool
+    secret_headers: tuple[str, ...]
+    secrets: str
 
 
 class Masked(dict):
@@ -130,7 +141,7 @@ class BjApiLog(models.Model):
 
         :param dict values: values of the fields
         :param str log_policy: ``all``, ``errors`` or ``none``; by default that of the configuration
-        :param secrets: see :func:`redact.body`; by default those of the configuration
+        :param secrets: see :func:`redact.literals`; by default those of the configuration
         :return: the log, empty if the policy wants none
         """
         if not self._is_wanted(values, log_policy):
@@ -237,8 +248,7 @@ class BjApiLog(models.Model):
 
     @api.model
     def _is_wanted(self, values, log_policy=None):
-        config = self.env["bj.api.sync.config"].sudo().browse(values.get("config_id") or ())
-        policy = log_policy or config.exists().log_policy or "all"
+        policy = log_policy or self._get_config_data(values.get("config_id") or 0).log_policy
         return policy == "all" or (policy == "errors" and values["status"] == "error")
 
     @api.model
@@ -248,16 +258,20 @@ class BjApiLog(models.Model):
         :rtype: Masked
         """
         values = Masked(values)
-        config = self.env["bj.api.sync.config"].sudo().browse(values.get("config_id") or ())
+        config = self._get_config_data(values.get("config_id") or 0)
         if secrets is None:
-            secrets = self._get_secrets(config)
+            secrets = [
+                tuple(item) if isinstance(item, list) else item
+                for item in json.loads(decrypt(config.secrets))
+            ]
+        secrets = redact.literals(secrets)
         limit = self._get_number(BODY_LIMIT, redact.LIMIT)
         for part in ("request", "response"):
             headers, content_type = values.get(f"{part}_headers"), values.pop(f"{part}_content_type", "")
             if headers and not isinstance(headers, str):
                 pairs = list(headers.items() if hasattr(headers, "items") else headers)
                 content_type = content_type or next((v for k, v in pairs if k.lower() == "content-type"), "")
-                values[f"{part}_headers"] = redact.headers(pairs, config.header_ids.mapped("key"), secrets)
+                values[f"{part}_headers"] = redact.headers(pairs, config.secret_headers, secrets)
             elif headers:
                 values[f"{part}_headers"] = redact.body(headers, secrets=secrets, limit=limit)
             if values.get(f"{part}_body"):
@@ -266,22 +280,37 @@ class BjApiLog(models.Model):
             if values.get(fname):
                 values[fname] = redact.url(str(values[fname]), secrets)
         values.setdefault("user_id", self.env.uid)
-        values.setdefault("company_id", config.company_id.id or self.env.company.id)
+        values.setdefault("company_id", config.company_id or self.env.company.id)
         return values
 
     @api.model
+    @ormcache("config_id")
+    def _get_config_data(self, config_id):
+        """Return what logging needs to know of a configuration, which drops this cache when it changes.
+
+        :param int config_id: id of a configuration, or 0
+        :rtype: ConfigData
+        """
+        config = self.env["bj.api.sync.config"].sudo().browse(config_id or ()).exists()
+        secret_headers = config.header_ids.filtered(lambda header: not HARMLESS_HEADERS.fullmatch(header.key))
+        return ConfigData(
+            log_policy=config.log_policy or "all",
+            company_id=config.company_id.id,
+            secret_headers=tuple(secret_headers.mapped("key")),
+            secrets=encrypt(json.dumps(self._get_secrets(config) + secret_headers.mapped("value"))),
+        )
+
+    @api.model
     def _get_secrets(self, config):
-        """Return what must not be found in any log of a configuration.
+        """Return what must not be found in any log of a configuration: the values of its encrypted fields.
 
         :param config: a configuration, or none
-        :return: see :func:`redact.body`
+        :return: see :func:`redact.literals`
         :rtype: list
         """
-        secrets = [(config.login, config.password), config.bearer_token]
-        secrets += [
-            header.value for header in config.header_ids if not HARMLESS_HEADERS.fullmatch(header.key)
-        ]
-        return [secret for secret in secrets if secret and secret != (False, False)]
+        names = [name for name, field in config._fields.items() if isinstance(field, EncryptedChar)]
+        secrets = [config[name] for name in names if name not in ("login", "password")]
+        return [(config.login, config.password), *secrets]
 
     @api.model
     def _get_number(self, key, default):

@@ -24,6 +24,9 @@ COMPOUNDS = ("api key", "access key", "private key", "signing key", "encryption 
 _MASK = MASK.encode()
 _FOLD = bytes(range(256)).lower()
 _FOLDED_PARTS = tuple(part.replace(" ", "").encode() for part in PARTS + COMPOUNDS)
+#: fewer words to look for, of which each part has one
+_HINTS = (b"pass", b"pwd", b"secret", b"token", b"authoriz", b"credential", b"cookie", b"key", b"session")
+_PARTS_BY_HINT = {hint: [part for part in _FOLDED_PARTS if hint in part] for hint in _HINTS}
 _PART = re.compile(
     "|".join((*PARTS, *COMPOUNDS)).replace(" ", "[-_. ]?").replace("ret", "ret(?!ar)").encode()
 )
@@ -49,7 +52,8 @@ _OPENING_QUOTE = re.compile(rb"""\\*["']""")
 _SCALAR = re.compile(rb"""[^\s,}\]"'\\]*""")
 _ASSIGNED = re.compile(rb"""[^\s&"'<>\\]*""")
 _LINE = re.compile(rb"[^\r\n]*")
-_NOTHING = (b"", b"null", b"true", b"false")
+#: what needs no mask, because it is nothing or has one
+_MASKED = re.compile(rb"(?:null|true|false|([A-Za-z]+ )?\*\*\*)?")
 
 _USERINFO = re.compile(rb"""(/\\?/)[^/\s@"'<>\\?#]{1,256}@""")
 _URL_KEY = re.compile(rb"([?&;](?:key|sig|signature)=)[^&#\s]+", re.I)
@@ -59,22 +63,55 @@ _BINARY_TYPE = re.compile(r"^(?:image|audio|video|font)/(?!svg)|octet-stream|pdf
 _CHARSET = re.compile(r"""charset=["']?([\w.:-]+)""", re.I)
 
 
+class Literals(tuple):
+    """Secrets as they may be written in a text, escaped or not, the longest first: bytes."""
+
+
+def literals(secrets):
+    """Prepare secrets once for several calls.
+
+    :param secrets: values that are masked wherever they occur: strings, and ``(login, password)`` pairs,
+        these also the way Basic authentication sends them (RFC 7617)
+    :rtype: Literals
+    """
+    if isinstance(secrets, Literals):
+        return secrets
+    found = set()
+    for secret in secrets:
+        if isinstance(secret, tuple) and any(secret):
+            pair = ":".join(part or "" for part in secret).encode()
+            found |= {base64.b64encode(pair), base64.urlsafe_b64encode(pair)}
+        for text in filter(None, secret if isinstance(secret, tuple) else (secret,)):
+            found.update(form.encode(errors="replace") for form in _escape(text))
+    return Literals(sorted(found, key=len, reverse=True))
+
+
+def _escape(text):
+    yield text
+    if not (text.isascii() and text.isalnum()):
+        for ensure_ascii in (True, False):
+            yield json.dumps(text, ensure_ascii=ensure_ascii)[1:-1]
+        yield from (quote(text), quote(text, safe=""), quote_plus(text), html.escape(text))
+
+
 def headers(mapping, secret_names=(), secrets=()):
     """Write headers as text, one ``Name: value`` per line, without their secrets.
 
     :param mapping: a mapping of names to values, or an iterable of such pairs
     :param secret_names: names of further headers whose values are secrets, in any case
-    :param secrets: see :func:`body`
+    :param secrets: see :func:`literals`
     :rtype: str
     """
     names = {name.lower() for name in secret_names}
     pairs = mapping.items() if hasattr(mapping, "items") else mapping
-    return "\n".join(f"{name}: {_header(name, str(value), names, secrets)}" for name, value in pairs)
+    return url(
+        "\n".join(f"{name}: {_header(name.lower(), str(value), names)}" for name, value in pairs), secrets
+    )
 
 
-def _header(name, value, names, secrets):
-    if name.lower() not in names and not _HEADER.search(name.lower()):
-        return url(value, secrets)
+def _header(name, value, names):
+    if name not in names and not _HEADER.search(name):
+        return value
     scheme = _SCHEME.match(value)
     return f"{scheme[0]} {MASK}" if scheme else MASK
 
@@ -83,10 +120,10 @@ def url(text, secrets=()):
     """Mask user and password of a URL, and the query parameters that are secrets.
 
     :param str text: a URL, or text with URLs
-    :param secrets: see :func:`body`
+    :param secrets: see :func:`literals`
     :rtype: str
     """
-    data = _mask(text.encode(errors="replace"), _variants(secrets))
+    data = _mask(text.encode(errors="replace"), literals(secrets))
     return _URL_KEY.sub(rb"\1" + _MASK, data).decode(errors="replace").replace("\0", "")
 
 
@@ -95,8 +132,7 @@ def body(data, content_type="", secrets=(), limit=LIMIT):
 
     :param data: the body as it was on the wire (bytes), text, or any value that becomes JSON
     :param str content_type: its media type; only its charset, and whether it is text at all, matter
-    :param secrets: values that are masked wherever they occur: strings, and ``(login, password)`` pairs,
-        these also the way Basic authentication sends them (RFC 7617)
+    :param secrets: see :func:`literals`
     :param int limit: the most bytes to keep, without the note that something was cut
     :rtype: str
     """
@@ -104,9 +140,9 @@ def body(data, content_type="", secrets=(), limit=LIMIT):
         return ""
     if not isinstance(data, (str, bytes, bytearray, memoryview)):
         data = json.dumps(data, ensure_ascii=False, default=str)
-    variants = _variants(secrets)
+    secrets = literals(secrets)
     # A secret that the window's end cuts in two is in its last bytes only: these are never shown.
-    margin = max(map(len, variants), default=0)
+    margin = len(secrets[0]) if secrets else 0
     if isinstance(data, str):
         size, window = len(data.encode(errors="replace")), data[: limit + margin].encode(errors="replace")
     else:
@@ -114,7 +150,7 @@ def body(data, content_type="", secrets=(), limit=LIMIT):
     if window is None:
         return f"[{size} bytes that are not text]"
     complete = size <= limit + margin
-    masked = _mask(window, variants)
+    masked = _mask(window, secrets)
     if complete and len(masked) <= limit:
         return masked.decode(errors="replace").replace("\0", "")
     kept = masked[: limit if complete else max(0, min(limit, len(masked) - margin))].decode(errors="ignore")
@@ -138,47 +174,27 @@ def _decode(window, content_type):
         return None
 
 
-def _variants(secrets):
-    """Return the secrets as they may be written in a body, escaped or not, the longest first.
-
-    :rtype: list[bytes]
-    """
-    variants = set()
-    for secret in secrets:
-        if isinstance(secret, tuple):
-            login, password = (part or "" for part in secret)
-            variants.add(base64.b64encode(f"{login}:{password}".encode()))
-            variants.add(base64.urlsafe_b64encode(f"{login}:{password}".encode()))
-        for text in filter(None, secret if isinstance(secret, tuple) else (secret,)):
-            variants.update(form.encode(errors="replace") for form in _escape(text))
-    return sorted(variants, key=len, reverse=True)
-
-
-def _escape(text):
-    for ensure_ascii in (True, False):
-        yield json.dumps(text, ensure_ascii=ensure_ascii)[1:-1]
-    yield from (text, quote(text), quote(text, safe=""), quote_plus(text), html.escape(text))
-
-
-def _mask(data, variants):
+def _mask(data, secrets):
     """Mask all secrets in some UTF-8 text.
 
     :param bytes data: the text
-    :param list[bytes] variants: literal values to mask
+    :param Literals secrets: values to mask
     :rtype: bytes
     """
     if b"\\u00" in data or b"%" in data:  # letters that are written in a roundabout way
         data = _ESCAPED_LETTER.sub(lambda match: bytes.fromhex((match[1] or match[2]).decode()), data)
-    for variant in variants:
-        if variant in data:
-            if len(variant) >= 8:
-                data = data.replace(variant, _MASK)
+    for secret in secrets:
+        if secret in data:
+            if len(secret) >= 8:
+                data = data.replace(secret, _MASK)
             else:  # "api" may be a login, but it is no secret within "capital"
-                data = re.sub(rb"(?<!\w)%s(?!\w)" % re.escape(variant), _MASK, data)
+                data = re.sub(rb"(?<!\w)%s(?!\w)" % re.escape(secret), _MASK, data)
     if b"@" in data:
         data = _USERINFO.sub(rb"\1" + _MASK + b"@", data)
     folded = data.translate(_FOLD, b"-_. ")
-    if any(part in folded for part in _FOLDED_PARTS):
+    if any(
+        hint in folded and any(part in folded for part in parts) for hint, parts in _PARTS_BY_HINT.items()
+    ):
         data = _mask_named(data)
     return data
 
@@ -190,7 +206,7 @@ def _mask_named(data):
         if match.start() < done:
             continue
         span = _find_value(data, match.start(), match.end())
-        if span and data[span[0] : span[1]] not in (*_NOTHING, _MASK):
+        if span and not _MASKED.fullmatch(data, *span[:2]):
             start, end, mask = span
             pieces += data[done:start], mask
             done = end
