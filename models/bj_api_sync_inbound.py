@@ -146,13 +146,14 @@ class BjApiSyncInbound(models.AbstractModel):
         domain = self.env["bj.api.sync.mapper"]._get_domain(plan) & self._get_params_domain(endpoint, plan, args)
         model = self.env[plan.model]
         selected = self._select(plan, args)
-        records = model.search(domain, offset=offset, limit=limit, order=self._get_order(plan, args))
-        data = self._represent(selected, records)
+        query = model._search(domain, offset=offset, limit=limit, order=self._get_order(plan, args))
+        ids, objects = self.env["bj.api.sync.mapper"]._read(selected, query)
+        data = [{"id": record_id} | item for record_id, item in zip(ids, objects, strict=True)]
         meta = {"limit": limit, "offset": offset, "count": len(data)}
         if endpoint.is_paginated or self._get_flag(args, "count"):
             meta["total"] = model.search_count(domain)
         body = {"status": "success", "data": data, "meta": meta}
-        return Answer(200, body, record_ids=records._ids, count=len(data))
+        return Answer(200, body, record_ids=ids, count=len(data))
 
     def _represent(self, plan, records):
         """Map records, each with its database id (a mapped key ``id`` comes first)."""

@@ -1,9 +1,10 @@
 from collections import defaultdict
 
 from odoo import models
+from odoo.exceptions import MissingError
 from odoo.fields import Command, Domain
 from odoo.models import MAGIC_COLUMNS
-from odoo.tools import groupby, ormcache
+from odoo.tools import SQL, groupby, ormcache
 
 from ..exceptions import BadPayload
 from ..tools import codec
@@ -68,6 +69,7 @@ class BjApiSyncMapper(models.AbstractModel):
             value_type=line.value_type,
             is_identifier=line.is_record_identifier,
             mapping=self._plan(line.mapping_config_id.id, direction) if line.value_type == "relational" else None,
+            is_column=not is_script and self.env[f"bj.api.sync.value.{line.value_type}"]._is_column(field),
             relation_output=line.relation_output,
             relation_policy=line.relation_policy,
             remove_missing=line.remove_missing,
@@ -103,22 +105,57 @@ class BjApiSyncMapper(models.AbstractModel):
         :raises BadPayload: if a script fails
         """
         mapper = self.with_env(records.env)
-        lines = [line for line in plan.lines if mapper._is_readable(line, records)]
-        records.fetch({line.field_name for line in lines if line.field_name})
-        columns = [mapper._serialize_column(plan, line, records) for line in lines]
-        objects = build_objects([line.path for line in lines], columns, len(records))
-        if plan.direction == "out":
-            objects = mapper._run_outbound(plan, records, objects)
-        return objects
+        query = records._search([("id", "in", records.ids)], active_test=False)
+        ids, objects = mapper._read(plan, query)
+        by_id = dict(zip(ids, objects, strict=True))
+        if any(record_id not in by_id for record_id in records._ids):
+            records.check_access("read")
+            raise MissingError(self.env._("Records were deleted meanwhile."))
+        return [by_id[record_id] for record_id in records._ids]
 
-    def _serialize_column(self, plan, line, records):
-        """Map one line of all records; see ``bj.api.sync.value._serialize``."""
-        return records.env[f"bj.api.sync.value.{line.value_type}"]._serialize(line, records)
+    def _read(self, plan, query):
+        """Map the records of a query, which has the access rules in it.
 
-    def _is_readable(self, line, records):
+        :param Plan plan: the configuration
+        :param odoo.tools.Query query: from ``_search`` of the plan's model
+        :return: the ids, and one object per record, in the order of the query
+        :rtype: tuple[Sequence[int], list[dict]]
+        """
+        model = self.env[plan.model]
+        lines = [line for line in plan.lines if self._is_readable(line, model)]
+        ids, columns = self._read_columns(plan, lines, query)
+        objects = build_objects([line.path for line in lines], columns, len(ids))
+        if plan.direction == "out" and plan.exec_lines:
+            objects = self._run_outbound(plan, model.browse(ids), objects)
+        return ids, objects
+
+    def _read_columns(self, plan, lines, query):
+        """Read some lines of the records of a query: stored columns straight from it, others through the ORM.
+
+        :return: the ids, and one list of JSON values per line
+        :rtype: tuple[Sequence[int], list[list]]
+        """
+        model = self.env[plan.model]
+        # a model that changes what is fetched must be asked through the ORM
+        direct = type(model)._fetch_query is models.BaseModel._fetch_query
+        stored = [line for line in lines if line.is_column and direct]
+        terms = [model._field_to_sql(model._table, line.field_name, query) for line in stored]
+        rows = self.env.execute_query(query.select(SQL.identifier(model._table, "id"), *terms))
+        ids, *raw = zip(*rows, strict=True) if rows else [() for _ in range(len(stored) + 1)]
+        values = {line.id: column for line, column in zip(stored, raw, strict=True)}
+        records = model.browse(ids)
+        if len(stored) < len(lines):
+            records.fetch({line.field_name for line in lines if line.id not in values and line.field_name})
+        return ids, [
+            room._serialize_values(line, values[line.id]) if line.id in values else room._serialize(line, records)
+            for line in lines
+            for room in [self.env[f"bj.api.sync.value.{line.value_type}"]]
+        ]
+
+    def _is_readable(self, line, model):
         if not line.field_name:
             return line.script_on_read
-        return records._has_field_access(records._fields[line.field_name], "read")
+        return model._has_field_access(model._fields[line.field_name], "read")
 
     def _run_outbound(self, plan, records, objects):
         script = self.env["bj.api.sync.script"]

@@ -53,12 +53,30 @@ class BjApiSyncValue(models.AbstractModel):
         if field_type == "many2one":
             values = [record[name].id for record in records]
         elif field_type in codec.TO_MANY:
-            values = [record[name].ids for record in records]
+            values = [record[name]._ids for record in records]
         elif field_type == "reference":
             values = [record[name] and f"{record[name]._name},{record[name].id}" for record in records]
         else:
             values = [record[name] for record in records]
-        return codec.serialize_column(field_type, values, line.digits)
+        return self._serialize_values(line, values)
+
+    def _serialize_values(self, line, values):
+        """Turn raw values, of the ORM or the database, into a column of JSON values.
+
+        :param PlanLine line: the configuration line
+        :param values: one value per record; records as ids
+        :type values: Sequence
+        :rtype: list
+        """
+        return codec.serialize_column(line.field_type, values, line.digits)
+
+    def _is_column(self, field):
+        """Tell whether the database holds the values of a field as :meth:`_serialize_values` takes them.
+
+        :param odoo.fields.Field field: the field
+        :rtype: bool
+        """
+        return bool(field.store and field.column_type) and field.type not in ("binary", "reference", "json")
 
     def _parse(self, line, batch, records):
         """Turn payloads into a column of ORM values; faults are noted in the batch.
@@ -141,18 +159,25 @@ class BjApiSyncValueRelational(models.AbstractModel):
     _inherit = ["bj.api.sync.value"]
     _description = "API Value: Relational"
 
-    def _serialize(self, line, records):
-        name, mapping = line.field_name, line.mapping
-        related = records[name]._filtered_access("read")
-        mapper = self.env["bj.api.sync.mapper"]
-        if line.relation_output == "identifier" and mapping.identifier:
-            column = mapper._serialize_column(mapping, mapping.identifier, related)
-        else:
-            column = mapper._serialize(mapping, related)
-        by_id = dict(zip(related._ids, column, strict=True))
-        if line.field_type == "many2one":
-            return [by_id.get(record[name].id) for record in records]
-        return [[by_id[rid] for rid in record[name]._ids if rid in by_id] for record in records]
+    def _serialize_values(self, line, values):
+        related = self.env[line.mapping.model]
+        many = line.field_type in codec.TO_MANY
+        ids = {record_id for value in values for record_id in (value if many else (value,)) if record_id}
+        by_id = {}
+        if ids and related.has_access("read"):
+            query = related._search([("id", "in", list(ids))], active_test=False)
+            found, column = self._read_related(line, query)
+            by_id = dict(zip(found, column, strict=True))
+        if many:
+            return [[by_id[record_id] for record_id in value if record_id in by_id] for value in values]
+        return [by_id.get(value) for value in values]
+
+    def _read_related(self, line, query):
+        mapper, mapping = self.env["bj.api.sync.mapper"], line.mapping
+        if line.relation_output == "object" or not mapping.identifier:
+            return mapper._read(mapping, query)
+        ids, columns = mapper._read_columns(mapping, [mapping.identifier], query)
+        return ids, columns[0]
 
     def _parse(self, line, batch, records):
         cells = batch.column(line.path)

@@ -36,9 +36,12 @@ def serialize_column(field_type, values, digits=None):
     :return: one JSON value per value
     :rtype: list
     """
-    if field_type in ("integer", "boolean", *TO_MANY):
-        empty = {"integer": 0, "boolean": False}.get(field_type)
-        return [value if value is not None else empty for value in values]
+    if field_type == "integer":
+        return [value or 0 for value in values]
+    if field_type == "boolean":
+        return [bool(value) for value in values]
+    if field_type in TO_MANY:
+        return [list(value) for value in values]
     if field_type in ("float", "monetary"):
         if digits is None:
             return [value or 0.0 for value in values]

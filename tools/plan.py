@@ -31,6 +31,8 @@ class PlanLine:
     digits: int | None
     value_type: str
     is_identifier: bool
+    #: whether the database holds the value as it is: no ORM is needed to read it
+    is_column: bool
     mapping: "Plan | None"
     relation_output: str
     relation_policy: str
