@@ -19,8 +19,8 @@ CA_FILE = os.environ.get("REQUESTS_CA_BUNDLE") or requests.certs.where()
 class BjApiSyncClient(models.AbstractModel):
     """The way out: sends prepared requests, and knows nothing of records.
 
-    :meth:`_send` is the template; each of its steps is a hook. Only :meth:`_transmit` waits for the network, and
-    it needs no database: a sender may run it in threads.
+    :meth:`_send` is the template; each of its steps is a hook. Only :meth:`_transmit` waits for the network,
+    and it needs no database: a sender may run it in threads.
     """
 
     _name = "bj.api.sync.client"
@@ -186,8 +186,8 @@ class BjApiSyncClient(models.AbstractModel):
     def _script_requests(self):
         """Return what scripts know as ``requests``: get, post, put, patch, delete, head, request.
 
-        The arguments are those of ``requests`` (params, data, json, headers, auth, files, timeout), the answer
-        is a ``requests.Response``, and what fails raises the exceptions of ``requests``. It goes through the
+        The arguments are those of ``requests`` (params, data, json, headers, auth, files, timeout), the
+        answer is a ``requests.Response``, and what fails raises the exceptions of ``requests``. It goes through the
         same guard, always has a timeout, and always verifies TLS.
         """
 

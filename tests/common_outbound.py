@@ -1,7 +1,15 @@
+import datetime
+import ipaddress
 import socket
+import ssl
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from odoo.fields import Command
 from odoo.tests import TransactionCase
@@ -104,3 +112,27 @@ def trickling_server(content, pause=0.005):
     threading.Thread(target=serve, daemon=True).start()
     with listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+@contextmanager
+def tls_receiver():
+    """A receiver behind TLS, and the file of its certificate, which no authority signed."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.timezone.utc)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "receiver")])
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(hours=1))
+    certificate = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file, Receiver() as receiver:
+        file.write(certificate.public_bytes(serialization.Encoding.PEM))
+        encoding = (
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        file.write(key.private_bytes(*encoding))
+        file.flush()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file.name)
+        receiver._server.socket = context.wrap_socket(receiver._server.socket, server_side=True)
+        yield receiver, file.name

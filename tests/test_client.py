@@ -2,6 +2,7 @@ import os
 import socket
 import time
 from base64 import b64encode
+from dataclasses import replace
 from unittest.mock import patch
 
 from odoo.fields import Command
@@ -9,7 +10,7 @@ from odoo.tests import tagged
 from odoo.tools.safe_eval import safe_eval
 
 from ..tools import transport
-from .common_outbound import OutboundCase, trickling_server
+from .common_outbound import OutboundCase, tls_receiver, trickling_server
 from .receiver import Receiver
 
 
@@ -79,6 +80,24 @@ class TestTransport(OutboundCase):
                 exchange = self.send(url)
                 self.assertEqual((exchange.status_code, exchange.failure), (0, failure))
 
+    def test_tls_is_verified(self):
+        with tls_receiver() as (receiver, certificate):
+            call = transport.Call(
+                "POST", f"https://127.0.0.1:{receiver.port}/x", allowed_hosts=frozenset(["127.0.0.1"])
+            )
+            self.assertEqual(transport.send(call, transport._Connections(None)).failure, "tls")
+            trusting = transport._Connections(certificate)
+            self.assertEqual(transport.send(call, trusting).status_code, 200)
+            self.assertEqual(transport.send(call, trusting).status_code, 200)
+            self.assertEqual(len({request.connection_id for request in receiver.requests}), 1)
+            self.receiver.on("/up", status=307, headers={"Location": call.url})
+            up = replace(call, url=f"{self.receiver.url}/up", private_headers={"Authorization": "Bearer x"})
+            self.assertEqual(transport.send(up, trusting).status_code, 200)
+            self.assertNotIn("authorization", receiver.requests[-1].headers)  # another port
+            receiver.on("/down", status=307, headers={"Location": f"{self.receiver.url}/x"})
+            down = replace(call, url=f"https://127.0.0.1:{receiver.port}/down")
+            self.assertEqual(transport.send(down, trusting).status_code, 307)
+
     def test_guard_refuses_loopback_in_all_its_forms(self):
         port = self.receiver.port
         hosts = (
@@ -89,7 +108,7 @@ class TestTransport(OutboundCase):
             "0x7f000001",
             "017700000001",
             "0",
-            "0.0.0.0",
+            "0.0.0.0",  # noqa: S104
         )
         for host in (*hosts, "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "LOCALHOST."):
             with self.subTest(host=host):
@@ -150,7 +169,7 @@ class TestTransport(OutboundCase):
             self.assertFalse(other.requests)
 
     def test_the_address_that_was_checked_is_the_one_connected_to(self):
-        """A name that resolves to another address the second time (DNS rebinding) is not asked a second time."""
+        """A name that resolves to another address the second time (DNS rebinding) is not asked again."""
         real, answers = socket.getaddrinfo, iter(["203.0.113.1", "127.0.0.1"])
 
         def rebinding(host, *args, **kwargs):
@@ -247,7 +266,8 @@ class TestClient(OutboundCase):
     def test_outcomes(self):
         client = self.env["bj.api.sync.client"]
         for code, outcome in (
-            (200, "success"), (201, "success"), (204, "success"), (301, "final"), (304, "final"), (400, "final"),
+            (200, "success"), (201, "success"), (204, "success"), (301, "final"), (304, "final"),
+            (400, "final"),
             (401, "final"), (404, "final"), (409, "final"), (408, "retry"), (425, "retry"), (429, "retry"),
             (500, "retry"), (501, "final"), (502, "retry"), (503, "retry"), (504, "retry"), (505, "final"),
         ):  # fmt: skip

@@ -23,7 +23,7 @@ class TestOutbound(OutboundCase):
         self.assertIsNone(result.get("nothing"))
         self.assertEqual(result.json()["received"]["code"], "P1")
         self.assertIn('"code": "P1"', result.text)
-        self.assertEqual(result.headers["Content-Type"], "application/json")
+        self.assertEqual(result.headers["content-type"], "application/json")
         self.assertEqual((result.error, len(result.results), result.record_ids), ("", 1, self.partner.ids))
         log = self.logs()
         self.assertEqual(
@@ -232,7 +232,8 @@ class TestOutbound(OutboundCase):
 
     def test_usable_in_server_actions(self):
         code = """
-result = env['bj.api.sync.config']._make_outbound_http_request(record_ids=records, config_id_ref=%s, timeout=5)
+call = env['bj.api.sync.config']._make_outbound_http_request
+result = call(record_ids=records, config_id_ref=%s, timeout=5)
 if not result.success or result.get('status_code') != 200 or not result['ok']:
     raise UserError(result.error)
 for one in result.results:
@@ -280,8 +281,14 @@ class TestReadBack(OutboundCase):
 
     def test_bad_answers_stay_successes(self):
         self.read_back(self.config, barcode="id", color="color", country_id="country")
-        for body in ('{"id', "[]", {"other": 1}, {"id": "9", "color": "red", "country": 1},
-                     {"id": "9", "color": 1, "country": 99999999}, {"id": {}, "color": 1, "country": 1}):  # fmt: skip
+        for body in (
+            '{"id',
+            "[]",
+            {"other": 1},
+            {"id": "9", "color": "red", "country": 1},
+            {"id": "9", "color": 1, "country": 99999999},
+            {"id": {}, "color": 1, "country": 1},
+        ):
             with self.subTest(body=body):
                 self.receiver.clear()
                 self.receiver.on("/partners", body=body)

@@ -82,15 +82,14 @@ class TestServerAction(OutboundCase):
         self.assertEqual([request.json["code"] for request in self.receiver.requests], ["P1", "P2"])
 
     def test_execute_code_in_both_forms(self):
-        for code in (
-            "result = env['bj.api.sync.config']._make_outbound_http_request(record_ids=records, config_id_ref=%d)",
-            "result = env['bj.api.sync.config'].browse(%d)._make_outbound_http_request(records.ids)",
+        for call in (
+            "configs._make_outbound_http_request(record_ids=records, config_id_ref=%d)",
+            "configs.browse(%d)._make_outbound_http_request(records.ids)",
         ):
             self.receiver.clear()
-            check = "\nif not result.success or result['status_code'] != 200: raise UserError(result.error)"
-            self.run_action(
-                self.partners[:2], self.make_action(state="code", code=code % self.config.id + check)
-            )
+            code = f"configs = env['bj.api.sync.config']\nresult = {call % self.config.id}\n"
+            code += "if not result.success or result['status_code'] != 200: raise UserError(result.error)"
+            self.run_action(self.partners[:2], self.make_action(state="code", code=code))
             self.assertEqual(len(self.receiver.requests), 2)
 
     def test_form(self):

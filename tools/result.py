@@ -38,7 +38,7 @@ class Result(Mapping):
         self.error = error or (exchange.error if exchange else "")
         self.success = not self.error
         self.status_code = exchange.status_code if exchange else 0
-        self.headers = dict(exchange.headers) if exchange else {}
+        self.headers = exchange.headers if exchange else {}
         self.text = exchange.text if exchange else ""
         self.duration = exchange.duration if exchange else 0.0
         self._exchange = exchange

@@ -15,6 +15,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -66,7 +67,8 @@ class Exchange:
 
     call: Call
     status_code: int = 0
-    headers: urllib3.HTTPHeaderDict = field(default_factory=urllib3.HTTPHeaderDict)
+    #: case-insensitive
+    headers: Mapping = field(default_factory=dict)
     content: bytes = b""
     #: the address that answered, after redirects
     url: str = ""
