@@ -187,8 +187,8 @@ class BjApiSyncClient(models.AbstractModel):
         """Return what scripts know as ``requests``: get, post, put, patch, delete, head, request.
 
         The arguments are those of ``requests`` (params, data, json, headers, auth, files, timeout), the
-        answer is a ``requests.Response``, and what fails raises the exceptions of ``requests``. It goes through the
-        same guard, always has a timeout, and always verifies TLS.
+        answer is a ``requests.Response``, and what fails raises the exceptions of ``requests``. It goes
+        through the same guard, always has a timeout, and always verifies TLS.
         """
 
         def request(method, url, **kwargs):

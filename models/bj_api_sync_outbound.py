@@ -203,12 +203,14 @@ class BjApiSyncOutbound(models.AbstractModel):
     @api.model
     def _describe_test(self, exchange):
         code, host = exchange.status_code, get_host(exchange.url)
-        seconds = round(exchange.duration, 2)
         if exchange.failure:
             return "danger", exchange.error
         if 200 <= code < 300:
             return "success", self.env._(
-                "%(host)s answered %(code)s in %(seconds)s s.", host=host, code=code, seconds=seconds
+                "%(host)s answered %(code)s in %(duration)s ms.",
+                host=host,
+                code=code,
+                duration=round(exchange.duration * 1000),
             )
         if code in (401, 403):
             return "danger", self.env._(
