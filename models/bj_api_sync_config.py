@@ -171,6 +171,10 @@ class BjApiSyncConfig(models.Model):
         if self.authorization_type not in self.authorization_types:
             self.authorization_type = "bearer"
 
+    @api.onchange("trigger_action_model")
+    def _onchange_trigger_action_model(self):
+        self.trigger_action = False
+
     @api.onchange("model_id")
     def _onchange_model_id(self):
         """Fields of another model mean nothing: start over with the lines, parameters and filter."""
@@ -292,7 +296,7 @@ class BjApiSyncConfig(models.Model):
                         company=config.company_id.name,
                     )
                 )
-            if config.user_id._is_superuser():
+            if config.user_id and config.user_id._is_superuser():
                 raise ValidationError(
                     self.env._("%(config)s: requests cannot run as the superuser. Choose another user.", config=config.name)
                 )
@@ -306,6 +310,21 @@ class BjApiSyncConfig(models.Model):
                 raise ValidationError(
                     self.env._("The Filter Domain of %(config)s is not valid: %(error)s", config=config.name, error=exc)
                 ) from exc
+
+    @api.constrains("line_ids")
+    def _check_lines(self):
+        """No key twice, none that is an object and a value at once (address and address.city), one identifier."""
+        for config in self:
+            keys = config.line_ids.filtered(lambda line: line.external_key and not line._is_exec()).mapped("external_key")
+            for key in keys:
+                if keys.count(key) > 1 or any(other.startswith(f"{key}.") for other in keys):
+                    raise ValidationError(
+                        self.env._("%(config)s: the External API Key “%(key)s” is used twice.", config=config.name, key=key)
+                    )
+            if len(config.line_ids.filtered("is_record_identifier")) > 1:
+                raise ValidationError(
+                    self.env._("%(config)s: only one line can be the record identifier.", config=config.name)
+                )
 
     @api.constrains("line_ids", "endpoint", "request_type")
     def _check_record_identifier(self):
@@ -350,7 +369,9 @@ class BjApiSyncConfig(models.Model):
         return super().create([self._prepare_values(vals) for vals in vals_list])
 
     def write(self, vals):
-        return super().write(self._prepare_values(vals))
+        # lines are written one by one: what they are together is checked when the last one is there
+        records = self.with_context(bj_api_sync_lines_follow=True) if "line_ids" in vals else self
+        return super(BjApiSyncConfig, records).write(self._prepare_values(vals))
 
     def copy_data(self, default=None):
         vals_list = super().copy_data(default)

@@ -102,16 +102,10 @@ class BjApiSyncConfigLine(models.Model):
                     self.env._("The External API Key “%(key)s” has an empty part or spaces around a part.", key=key)
                 )
 
-    @api.constrains("config_id", "external_key")
-    def _check_key_conflicts(self):
-        """No key twice, and none that is an object and a value at once (address and address.city)."""
-        for config in self.config_id:
-            keys = config.line_ids.filtered(lambda line: line.external_key and not line._is_exec()).mapped("external_key")
-            for key in keys:
-                if keys.count(key) > 1 or any(other.startswith(f"{key}.") for other in keys):
-                    raise ValidationError(
-                        self.env._("%(config)s: the External API Key “%(key)s” is used twice.", config=config.name, key=key)
-                    )
+    @api.constrains("config_id", "external_key", "value_type", "script_mode", "is_record_identifier")
+    def _check_among_lines(self):
+        if not self.env.context.get("bj_api_sync_lines_follow"):
+            self.config_id._check_lines()
 
     @api.constrains("field_id", "value_type", "script_mode", "is_record_identifier", "allow_restricted", "config_id")
     def _check_field(self):
@@ -147,13 +141,9 @@ class BjApiSyncConfigLine(models.Model):
                     )
                 )
 
-    @api.constrains("is_record_identifier", "field_id", "value_type", "config_id")
+    @api.constrains("is_record_identifier", "field_id", "value_type")
     def _check_record_identifier(self):
         for line in self.filtered("is_record_identifier"):
-            if len(line.config_id.line_ids.filtered("is_record_identifier")) > 1:
-                raise ValidationError(
-                    self.env._("%(config)s: only one line can be the record identifier.", config=line.config_id.name)
-                )
             if line.value_type != "plain" or line.field_id.ttype not in IDENTIFIER_TYPES:
                 raise ValidationError(
                     self.env._(
