@@ -6,7 +6,7 @@
     "author": "BJ",
     "license": "LGPL-3",
     "depends": ["mail", "base_automation"],
-    "external_dependencies": {"python": ["requests", "lxml", "cryptography"]},
+    "external_dependencies": {"python": ["requests", "urllib3", "lxml", "cryptography"]},
     "data": [
         "security/bj_api_sync_groups.xml",
         "security/ir.model.access.csv",
@@ -21,6 +21,7 @@
         "views/menus.xml",
     ],
     "demo": ["demo/demo.xml"],
+    "oca_data_manual": ["demo/demo_sale.xml"],  # ./dev demo loads it where Sales is installed
     "assets": {"web.assets_backend": ["bj_api_sync/static/src/**/*"]},
     "application": True,
 }

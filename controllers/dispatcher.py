@@ -64,9 +64,9 @@ class BjApiSyncDispatcher(Dispatcher):
             return self._respond(Answer(HTTPStatus.NO_CONTENT, {}, {"Allow": ", ".join(allowed)}))
         if self.method not in allowed:
             raise MethodNotAllowed(valid_methods=allowed)
-        if not self.request.httprequest.accept_mimetypes.best_match([JSON, PROBLEM]):
-            if self.request.httprequest.accept_mimetypes:
-                raise NotAcceptable(self.request.env._("Only %s can be answered.", JSON))
+        accepted = self.request.httprequest.accept_mimetypes
+        if accepted and not accepted.best_match([JSON, PROBLEM]):
+            raise NotAcceptable(self.request.env._("Only %s can be answered.", JSON))
         self.payload = self._parse_body()
         self.request.params = dict(args)
         answer = self.request.registry["ir.http"]._dispatch(endpoint)

@@ -53,13 +53,9 @@ class BjApiLog(models.Model):
 
     name = fields.Char(required=True)
     create_date = fields.Datetime("Created on", default=fields.Datetime.now, readonly=True, index=True)
-    config_id = fields.Many2one(
-        "bj.api.sync.config", "API Configuration", ondelete="set null", index="btree_not_null"
-    )
+    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", ondelete="set null", index="btree_not_null")
     direction = fields.Selection([("in", "In"), ("out", "Out")])
-    status = fields.Selection(
-        [("success", "Success"), ("error", "Error"), ("skipped", "Skipped")], required=True
-    )
+    status = fields.Selection([("success", "Success"), ("error", "Error"), ("skipped", "Skipped")], required=True)
     method = fields.Char()
     url = fields.Char("URL")
     response_code = fields.Integer(aggregator=None)
@@ -107,9 +103,7 @@ class BjApiLog(models.Model):
     def create(self, vals_list):
         if not self.env.su:  # a log says who made it
             vals_list = [dict(vals, user_id=self.env.uid) for vals in vals_list]
-        return super().create(
-            [vals if isinstance(vals, Masked) else self._prepare_values(vals) for vals in vals_list]
-        )
+        return super().create([vals if isinstance(vals, Masked) else self._prepare_values(vals) for vals in vals_list])
 
     # ------------------------------------------------------------------
     # Actions
@@ -220,19 +214,12 @@ class BjApiLog(models.Model):
         ]
         if not rows:
             return
-        stored = [
-            field
-            for field in logs._fields.values()
-            if field.store and field.column_type and field.name != "id"
-        ]
+        stored = [field for field in logs._fields.values() if field.store and field.column_type and field.name != "id"]
         for field in stored:
             if field.type == "many2one":
                 logs._drop_gone(field, rows)
         columns = SQL(", ").join(SQL.identifier(field.name) for field in stored)
-        tuples = (
-            tuple(field.convert_to_column_insert(row.get(field.name), logs) for field in stored)
-            for row in rows
-        )
+        tuples = (tuple(field.convert_to_column_insert(row.get(field.name), logs) for field in stored) for row in rows)
         logs.env.cr.execute(
             SQL("INSERT INTO %s (%s) VALUES %s", SQL.identifier(logs._table), columns, SQL(", ").join(tuples))
         )
@@ -260,10 +247,7 @@ class BjApiLog(models.Model):
         values = Masked(values)
         config = self._get_config_data(values.get("config_id") or 0)
         if secrets is None:
-            secrets = [
-                tuple(item) if isinstance(item, list) else item
-                for item in json.loads(decrypt(config.secrets))
-            ]
+            secrets = [tuple(item) if isinstance(item, list) else item for item in json.loads(decrypt(config.secrets))]
         secrets = redact.literals(secrets)
         limit = self._get_number(BODY_LIMIT, redact.LIMIT)
         for part in ("request", "response"):
@@ -353,9 +337,7 @@ def _prettify(text):
             return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
         if text and text.lstrip()[:1] == "<":
             parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True)
-            return etree.tostring(
-                etree.fromstring(text.encode(), parser), pretty_print=True, encoding="unicode"
-            )
+            return etree.tostring(etree.fromstring(text.encode(), parser), pretty_print=True, encoding="unicode")
     except (ValueError, RecursionError, etree.XMLSyntaxError):
         return text
     return text

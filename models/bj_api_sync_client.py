@@ -154,9 +154,7 @@ class BjApiSyncClient(models.AbstractModel):
             case "timeout":
                 message = self.env._("%(host)s did not answer in time.", host=host)
             case "dns":
-                message = self.env._(
-                    "There is no host named %(host)s, or its name could not be looked up.", host=host
-                )
+                message = self.env._("There is no host named %(host)s, or its name could not be looked up.", host=host)
             case "refused":
                 message = self.env._("%(host)s could not be reached, or refused the connection.", host=host)
             case "tls":
@@ -172,9 +170,7 @@ class BjApiSyncClient(models.AbstractModel):
                     host=host,
                 )
             case _:
-                message = self.env._(
-                    "%(host)s broke the connection off, or did not answer in HTTP.", host=host
-                )
+                message = self.env._("%(host)s broke the connection off, or did not answer in HTTP.", host=host)
         detail = exchange.detail if exchange.failure in ("tls", "proxy", "url", "refused", "broken") else ""
         return f"{message} ({detail})" if detail else message
 
@@ -221,11 +217,7 @@ class BjApiSyncClient(models.AbstractModel):
             )
         )
         if exchange.failure:
-            kind = (
-                requests.exceptions.Timeout
-                if exchange.failure == "timeout"
-                else requests.exceptions.ConnectionError
-            )
+            kind = requests.exceptions.Timeout if exchange.failure == "timeout" else requests.exceptions.ConnectionError
             raise kind(self._get_error(None, exchange), request=prepared)
         response = requests.Response()
         response.status_code, response.url, response.request = exchange.status_code, exchange.url, prepared

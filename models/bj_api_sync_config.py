@@ -134,7 +134,8 @@ class BjApiSyncConfig(models.Model):
     )
     strict_keys = fields.Boolean("Refuse Unknown Keys", help="Keys without a configuration line are an error.")
     tracking_disable = fields.Boolean(
-        "Without Change Tracking", help="Skip Odoo's field tracking and creation messages: faster, no trace in the chatter."
+        "Without Change Tracking",
+        help="Skip Odoo's field tracking and creation messages: faster, no trace in the chatter.",
     )
     log_policy = fields.Selection(
         [("all", "Everything"), ("errors", "Errors Only"), ("none", "Nothing")], "Log", required=True, default="all"
@@ -143,7 +144,8 @@ class BjApiSyncConfig(models.Model):
     log_count = fields.Integer(compute="_compute_log_count")
 
     _endpoint_uniq = models.UniqueIndex(
-        "(endpoint) WHERE endpoint IS NOT NULL", "Another API configuration has this endpoint already: choose another one."
+        "(endpoint) WHERE endpoint IS NOT NULL",
+        "Another API configuration has this endpoint already: choose another one.",
     )
 
     # ------------------------------------------------------------------
@@ -192,7 +194,9 @@ class BjApiSyncConfig(models.Model):
             count = len(config.http_method_ids)
             if config.request_type == "out" and count != 1:
                 raise ValidationError(
-                    self.env._("%(config)s: choose exactly one HTTP method to send the requests with.", config=config.name)
+                    self.env._(
+                        "%(config)s: choose exactly one HTTP method to send the requests with.", config=config.name
+                    )
                 )
             if config.request_type == "in" and config.endpoint and not count:
                 raise ValidationError(
@@ -264,7 +268,9 @@ class BjApiSyncConfig(models.Model):
                         type=dict(self._fields["authorization_type"]._description_selection(self.env))[
                             config.authorization_type
                         ],
-                        request=dict(self._fields["request_type"]._description_selection(self.env))[config.request_type],
+                        request=dict(self._fields["request_type"]._description_selection(self.env))[
+                            config.request_type
+                        ],
                     )
                 )
             if config.request_type == "in" and not config.endpoint:
@@ -298,7 +304,9 @@ class BjApiSyncConfig(models.Model):
                 )
             if config.user_id and config.user_id._is_superuser():
                 raise ValidationError(
-                    self.env._("%(config)s: requests cannot run as the superuser. Choose another user.", config=config.name)
+                    self.env._(
+                        "%(config)s: requests cannot run as the superuser. Choose another user.", config=config.name
+                    )
                 )
 
     @api.constrains("filter_domain", "model_id")
@@ -315,11 +323,15 @@ class BjApiSyncConfig(models.Model):
     def _check_lines(self):
         """No key twice, none that is an object and a value at once (address and address.city), one identifier."""
         for config in self:
-            keys = config.line_ids.filtered(lambda line: line.external_key and not line._is_exec()).mapped("external_key")
+            keys = config.line_ids.filtered(lambda line: line.external_key and not line._is_exec()).mapped(
+                "external_key"
+            )
             for key in keys:
                 if keys.count(key) > 1 or any(other.startswith(f"{key}.") for other in keys):
                     raise ValidationError(
-                        self.env._("%(config)s: the External API Key “%(key)s” is used twice.", config=config.name, key=key)
+                        self.env._(
+                            "%(config)s: the External API Key “%(key)s” is used twice.", config=config.name, key=key
+                        )
                     )
             if len(config.line_ids.filtered("is_record_identifier")) > 1:
                 raise ValidationError(
@@ -354,7 +366,9 @@ class BjApiSyncConfig(models.Model):
             model = self.env.get(config.model_name)
             if model is None or model._abstract or model._transient:
                 raise ValidationError(
-                    self.env._("%(model)s has no records to synchronize: choose another model.", model=config.model_name)
+                    self.env._(
+                        "%(model)s has no records to synchronize: choose another model.", model=config.model_name
+                    )
                 )
             config.line_ids._check_field()
             config.param_ids._check_field()
@@ -478,7 +492,9 @@ class BjApiSyncConfig(models.Model):
         """
         config = self._get_outbound_config(config_id_ref)
         if timeout is not None and not timeout > 0:
-            raise UserError(self.env._("The timeout must be a number of seconds above 0, not %(value)s.", value=timeout))
+            raise UserError(
+                self.env._("The timeout must be a number of seconds above 0, not %(value)s.", value=timeout)
+            )
         records = config._get_outbound_records(record_ids)
         return self.env["bj.api.sync.outbound"]._push(config, records, timeout)
 

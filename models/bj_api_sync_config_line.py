@@ -15,12 +15,17 @@ class BjApiSyncConfigLine(models.Model):
     _order = "sequence, id"
     _rec_name = "external_key"
 
-    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade", index=True)
+    config_id = fields.Many2one(
+        "bj.api.sync.config", "API Configuration", required=True, ondelete="cascade", index=True
+    )
     config_request_type = fields.Selection(related="config_id.request_type", string="Request Type")
     sequence = fields.Integer(default=10)
     model_id = fields.Many2one(related="config_id.model_id")
     field_id = fields.Many2one(
-        "ir.model.fields", "Field", ondelete="cascade", domain="[('model_id', '=', model_id), ('name', '!=', 'display_name')]"
+        "ir.model.fields",
+        "Field",
+        ondelete="cascade",
+        domain="[('model_id', '=', model_id), ('name', '!=', 'display_name')]",
     )
     field_relation = fields.Char(related="field_id.relation")
     field_type = fields.Selection(related="field_id.ttype", string="Field Type")
@@ -198,7 +203,9 @@ class BjApiSyncConfigLine(models.Model):
             error = self.env["bj.api.sync.script"]._check_syntax(line.script, line.script_mode)
             if error:
                 raise ValidationError(
-                    self.env._("%(line)s: the Python Script is not valid. %(error)s", line=line._describe(), error=error)
+                    self.env._(
+                        "%(line)s: the Python Script is not valid. %(error)s", line=line._describe(), error=error
+                    )
                 )
 
     # ------------------------------------------------------------------

@@ -20,7 +20,9 @@ class BjApiSyncHeader(models.Model):
     _order = "id"
     _rec_name = "key"
 
-    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade", index=True)
+    config_id = fields.Many2one(
+        "bj.api.sync.config", "API Configuration", required=True, ondelete="cascade", index=True
+    )
     key = fields.Char(required=True)
     value = EncryptedChar(groups="bj_api_sync.group_manager")
     purpose = fields.Selection(

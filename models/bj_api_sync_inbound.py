@@ -49,8 +49,10 @@ class BjApiSyncInbound(models.AbstractModel):
         :param str name: the last part of the URL
         :rtype: Endpoint | None
         """
-        config = self.env["bj.api.sync.config"].sudo().search(
-            [("request_type", "=", "in"), ("endpoint", "=", name)], limit=1
+        config = (
+            self.env["bj.api.sync.config"]
+            .sudo()
+            .search([("request_type", "=", "in"), ("endpoint", "=", name)], limit=1)
         )
         if not config:
             return None
@@ -206,7 +208,9 @@ class BjApiSyncInbound(models.AbstractModel):
         if not texts:
             return default
         if not texts[-1].isascii() or not texts[-1].isdigit() or not low <= int(texts[-1][:19]) < 2**62:
-            raise BadPayload(self.env._("The parameter %(name)s must be a whole number from %(low)s.", name=name, low=low))
+            raise BadPayload(
+                self.env._("The parameter %(name)s must be a whole number from %(low)s.", name=name, low=low)
+            )
         return int(texts[-1])
 
     def _get_flag(self, args, name):

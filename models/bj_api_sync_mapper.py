@@ -499,17 +499,15 @@ class BjApiSyncMapper(models.AbstractModel):
         changes = {}
         for name, value in row.vals.items():
             field = record._fields[name]
-            if isinstance(value, Links):
-                value = self._get_commands(value, record[name])
-                if not value and field.type != "many2one":
-                    continue
-            if not field.relational or field.type == "many2one":
-                old = record[name].id if field.type == "many2one" else record[name]
-                new = value if field.type == "many2one" else _normalize(field, value, record)
-                if old == new:
-                    continue
+            new = self._get_commands(value, record[name]) if isinstance(value, Links) else value
+            if field.type in codec.TO_MANY:
+                if new:
+                    changes[name] = new
+                continue
+            old = record[name].id if field.type == "many2one" else record[name]
+            if old != (new if field.type == "many2one" else _normalize(field, new, record)):
                 row.changes[name] = (old, new)
-            changes[name] = value
+                changes[name] = new
         return changes
 
     def _get_commands(self, links, current):

@@ -62,8 +62,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         )
         self._log_skipped(config, records - kept, message)
         results = [
-            self._push_request(config, kept, request, timeout)
-            for request in self._prepare_requests(config, kept)
+            self._push_request(config, kept, request, timeout) for request in self._prepare_requests(config, kept)
         ]
         return Result.of(results, skipped=len(records - kept))
 
@@ -189,9 +188,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         config = config.sudo()
         url = config.request_url.partition("{")[0]
         if not urlsplit(url).path and "{" in config.request_url:
-            return "warning", self.env._(
-                "The host of the Request URL depends on the records: send one to test it."
-            )
+            return "warning", self.env._("The host of the Request URL depends on the records: send one to test it.")
         for method in ("HEAD", "GET"):
             request = PreparedRequest(method, config.model_name, (), uuid4().hex, url)
             exchange = self.env["bj.api.sync.client"]._send(config, request)
@@ -237,9 +234,7 @@ class BjApiSyncOutbound(models.AbstractModel):
                 location=exchange.headers.get("Location", "?"),
             )
         if code == 429:
-            return "warning", self.env._(
-                "%(host)s is reachable, but asks for fewer requests (429).", host=host
-            )
+            return "warning", self.env._("%(host)s is reachable, but asks for fewer requests (429).", host=host)
         return "warning", self.env._(
             "%(host)s is reachable, but has a problem itself (%(code)s).", host=host, code=code
         )
@@ -315,9 +310,7 @@ class BjApiSyncOutbound(models.AbstractModel):
                     self._write_answer(record, lines, answer, index, len(records))
             except (UserError, ValueError, LookupError, DatabaseError) as exc:
                 problems.append(f"{record}: {exc}")
-        return problems and self.env._(
-            "Sent. Not everything was read back: %(problems)s", problems="; ".join(problems)
-        )
+        return problems and self.env._("Sent. Not everything was read back: %(problems)s", problems="; ".join(problems))
 
     @api.model
     def _write_answer(self, record, lines, answer, index, count):

@@ -18,7 +18,9 @@ class BjApiSyncParam(models.Model):
     _order = "id"
     _rec_name = "key"
 
-    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade", index=True)
+    config_id = fields.Many2one(
+        "bj.api.sync.config", "API Configuration", required=True, ondelete="cascade", index=True
+    )
     model_id = fields.Many2one(related="config_id.model_id")
     key = fields.Char(required=True)
     field_id = fields.Many2one(
@@ -26,7 +28,8 @@ class BjApiSyncParam(models.Model):
         "Field",
         required=True,
         ondelete="cascade",
-        domain="[('model_id', '=', model_id), ('ttype', 'not in', ('binary', 'properties', 'properties_definition', 'json', 'serialized', 'reference'))]",
+        domain="[('model_id', '=', model_id), ('ttype', 'not in', ('binary', 'json', 'reference')), "
+        "('ttype', 'not like', 'properties')]",
     )
     domain_operator = fields.Selection(
         [
@@ -54,7 +57,9 @@ class BjApiSyncParam(models.Model):
         for param in self:
             if param.key in RESERVED_KEYS:
                 raise ValidationError(
-                    self.env._("“%(key)s” has a meaning of its own in every request: choose another key.", key=param.key)
+                    self.env._(
+                        "“%(key)s” has a meaning of its own in every request: choose another key.", key=param.key
+                    )
                 )
 
     @api.constrains("field_id", "domain_operator", "config_id")

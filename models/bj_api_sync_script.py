@@ -20,8 +20,10 @@ FILENAME = "<python script>"
 EXPRESSION = "lambda record, records, request_data: (\n%s\n)"
 REGEX = wrap_module(
     re,
-    ["compile", "escape", "findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"]
-    + ["ASCII", "DOTALL", "IGNORECASE", "MULTILINE", "VERBOSE"],
+    [
+        *("compile", "escape", "findall", "finditer", "fullmatch", "match", "search", "split", "sub", "subn"),
+        *("ASCII", "DOTALL", "IGNORECASE", "MULTILINE", "VERBOSE"),
+    ],
 )
 
 

@@ -51,14 +51,10 @@ class IrActionsServer(models.Model):
         messages = super()._get_warning_messages()
         config = self.bj_api_sync_config_id.sudo()
         if self.state == "bj_api_sync" and config and config.request_type != "out":
-            messages.append(
-                self.env._("%(config)s is an inbound configuration: it cannot send.", config=config.name)
-            )
+            messages.append(self.env._("%(config)s is an inbound configuration: it cannot send.", config=config.name))
         if self.state == "bj_api_sync" and config and config.model_id != self.model_id:
             messages.append(
-                self.env._(
-                    "%(config)s is a configuration of another model: choose another one.", config=config.name
-                )
+                self.env._("%(config)s is a configuration of another model: choose another one.", config=config.name)
             )
         return messages
 

@@ -44,9 +44,7 @@ class ResConfigSettings(models.TransientModel):
         rotated, failed = self.env["bj.api.sync.secret"]._rotate_secrets()
         message = self.env._("%(count)s secrets are encrypted with the current key.", count=rotated)
         if failed:
-            message += " " + self.env._(
-                "%(count)s were left alone: no configured key fits them.", count=failed
-            )
+            message += " " + self.env._("%(count)s were left alone: no configured key fits them.", count=failed)
         return {
             "type": "ir.actions.client",
             "tag": "display_notification",

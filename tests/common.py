@@ -74,7 +74,9 @@ class ApiHttpCase(ConfigMixin, HttpCase):
     def new_user(self, login, groups, **values):
         return new_test_user(self.env, login=login, groups=groups, **values)
 
-    def call(self, method, path, payload=None, headers=None, token=TOKEN, data=None, prefix="/bj_api_sync/v1", **options):
+    def call(
+        self, method, path, payload=None, headers=None, token=TOKEN, data=None, prefix="/bj_api_sync/v1", **options
+    ):
         """Call the API as an integrator does; return the response of ``requests``."""
         headers = dict(headers or {})
         if token:

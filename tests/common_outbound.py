@@ -46,9 +46,7 @@ class OutboundCase(TransactionCase):
             {
                 "name": "Partners out",
                 "request_type": "out",
-                "http_method_ids": [
-                    Command.set(cls.env.ref(f"bj_api_sync.http_method_{method.lower()}").ids)
-                ],
+                "http_method_ids": [Command.set(cls.env.ref(f"bj_api_sync.http_method_{method.lower()}").ids)],
                 "request_url": path if "://" in path else f"{cls.receiver.url}{path}",
                 "model_id": cls.env["ir.model"]._get_id("res.partner"),
                 "authorization_type": "none",

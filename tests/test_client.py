@@ -54,9 +54,7 @@ class TestTransport(OutboundCase):
         """A kept socket still has the timeout of what was left of the last budget."""
         with patch.object(transport._budget.__class__, "left", lambda self, timeout: 0.05):
             self.send(f"{self.receiver.url}/x")
-        self.assertEqual(
-            self.send(f"{self.receiver.url}/slow/0.3", "POST", body=b"x" * 10**6).status_code, 200
-        )
+        self.assertEqual(self.send(f"{self.receiver.url}/slow/0.3", "POST", body=b"x" * 10**6).status_code, 200)
         self.assertEqual(len({request.connection_id for request in self.receiver.requests}), 1)
 
     def test_answer_is_cut(self):
@@ -176,9 +174,7 @@ class TestTransport(OutboundCase):
             return real(next(answers) if host == "rebinding.test" else host, *args, **kwargs)
 
         with patch("socket.getaddrinfo", rebinding):
-            exchange = self.send(
-                f"http://rebinding.test:{self.receiver.port}/", connect_timeout=0.2, read_timeout=0.2
-            )
+            exchange = self.send(f"http://rebinding.test:{self.receiver.port}/", connect_timeout=0.2, read_timeout=0.2)
         self.assertTrue(exchange.failure)
         self.assertFalse(self.receiver.requests)
 
@@ -296,9 +292,7 @@ except requests.exceptions.HTTPError as error:
         self.assertEqual((context["result"]["code"], context["result"]["ok"]), (200, True))
         self.assertIn("404", context["result"]["missing"])
         request = self.receiver.requests[0]
-        self.assertEqual(
-            (request.json, request.query, request.headers["x-key"]), ({"a": 1}, {"page": ["2"]}, "k")
-        )
+        self.assertEqual((request.json, request.query, request.headers["x-key"]), ({"a": 1}, {"page": ["2"]}, "k"))
 
     def test_scripts_are_guarded_and_timed(self):
         script_requests = self.env["bj.api.sync.client"]._script_requests()

@@ -32,9 +32,13 @@ class TestConfig(ApiCase):
 
     def out(self, **values):
         lines = self.lines("res.partner", ("ref", "code"), ("name", "name"))
-        return self.config("res.partner", request_type="out", http_method_ids=self.methods("POST"), line_ids=lines, **(
-            {"request_url": "https://example.com/contacts"} | values
-        ))
+        return self.config(
+            "res.partner",
+            request_type="out",
+            http_method_ids=self.methods("POST"),
+            line_ids=lines,
+            **({"request_url": "https://example.com/contacts"} | values),
+        )
 
     @contextmanager
     def refused(self, message):
@@ -64,10 +68,14 @@ class TestConfig(ApiCase):
 
     def test_lines_with_config(self):
         lines = self.lines("res.partner", ("ref", "code"), ("name", "name"))
-        params = [Command.create({"key": "city", "field_id": self.field("res.partner", "city"), "domain_operator": "ilike"})]
+        params = [
+            Command.create({"key": "city", "field_id": self.field("res.partner", "city"), "domain_operator": "ilike"})
+        ]
         headers = [Command.create({"key": "X-Shop", "value": "1"})]
         config = self.env["bj.api.sync.config"].create(
-            self.values(line_ids=lines, param_ids=params, header_ids=headers, user_id=self.env.ref("base.user_admin").id)
+            self.values(
+                line_ids=lines, param_ids=params, header_ids=headers, user_id=self.env.ref("base.user_admin").id
+            )
         )
         self.assertEqual(config.line_ids.mapped("external_key"), ["code", "name"])
         self.assertEqual(config.header_ids.purpose, "answer")
@@ -136,7 +144,14 @@ class TestConfig(ApiCase):
             self.partner_config(endpoint="once")
 
     def test_request_url(self):
-        for url in (False, "example.com/a", "ftp://example.com", "https://", "https://example.com/a b", "http://host:port/"):
+        for url in (
+            False,
+            "example.com/a",
+            "ftp://example.com",
+            "https://",
+            "https://example.com/a b",
+            "http://host:port/",
+        ):
             with self.subTest(url=url), self.refused("must be absolute"):
                 self.out(request_url=url)
         self.assertTrue(self.out(request_url="https://example.com/contacts/{code}?lang=en"))
@@ -274,7 +289,9 @@ class TestConfig(ApiCase):
 
     def test_restricted_field(self):
         config = self.config("res.users", ("login", "login"), endpoint="users")
-        name = next(name for name, field in self.env["res.users"]._fields.items() if field.groups and not field.relational)
+        name = next(
+            name for name, field in self.env["res.users"]._fields.items() if field.groups and not field.relational
+        )
         with self.refused("Allow Restricted Field"):
             self.line(config, name, "restricted")
         line = self.line(config, name, "restricted", allow_restricted=True)
@@ -295,7 +312,9 @@ class TestConfig(ApiCase):
                 config.header_ids = [Command.create({"key": key, "value": value, "purpose": purpose})]
 
     def test_header_purpose(self):
-        config = self.partner_config(authorization_type="header", header_ids=[Command.create({"key": "X-Key", "value": "1"})])
+        config = self.partner_config(
+            authorization_type="header", header_ids=[Command.create({"key": "X-Key", "value": "1"})]
+        )
         self.assertEqual(config.header_ids.purpose, "require")
 
     def test_params(self):
@@ -307,7 +326,9 @@ class TestConfig(ApiCase):
         ):
             with self.subTest(key=key), self.refused(message):
                 config.param_ids = [
-                    Command.create({"key": key, "field_id": self.field("res.partner", name), "domain_operator": operator})
+                    Command.create(
+                        {"key": key, "field_id": self.field("res.partner", name), "domain_operator": operator}
+                    )
                 ]
         with self.refused("does not belong to the model Contact"):
             config.param_ids = [Command.create({"key": "code", "field_id": self.field("res.country", "code")})]

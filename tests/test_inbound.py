@@ -241,7 +241,9 @@ class TestInbound(ApiHttpCase):
 
     def test_bad_bodies(self):
         for data in (b"{", b"[1", b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000):
-            self.assert_answer(self.call("POST", "/people", data=data, headers={"Content-Type": "application/json"}), 400)
+            self.assert_answer(
+                self.call("POST", "/people", data=data, headers={"Content-Type": "application/json"}), 400
+            )
         for payload in ("text", 5, True):
             self.assert_answer(self.call("POST", "/people", payload), 400)
         self.assert_answer(self.call("POST", "/people", headers={"Content-Type": "application/json"}), 400)
@@ -302,7 +304,8 @@ class TestInbound(ApiHttpCase):
         self.assert_answer(self.call("PUT", "/people", {"code": "T-99", "name": "x"}), 404)
         self.assert_answer(self.call("PUT", "/people", {"name": "x"}), 400)
         body = self.assert_answer(
-            self.call("PATCH", "/people", [{"code": "T-1", "color": 1}, {"code": "T-99"}, {"code": "T-2", "color": 2}]), 207
+            self.call("PATCH", "/people", [{"code": "T-1", "color": 1}, {"code": "T-99"}, {"code": "T-2", "color": 2}]),
+            207,
         )
         self.assertEqual(body["meta"], {"created": 0, "updated": 2, "failed": 1})
         self.assertEqual((body["errors"][0]["index"], body["errors"][0]["code"]), (1, 404))
@@ -380,4 +383,3 @@ class TestInbound(ApiHttpCase):
 
     def test_no_cookie(self):
         self.assertNotIn("Set-Cookie", self.call("GET", "/people").headers)
-

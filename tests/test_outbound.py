@@ -26,9 +26,7 @@ class TestOutbound(OutboundCase):
         self.assertEqual(result.headers["content-type"], "application/json")
         self.assertEqual((result.error, len(result.results), result.record_ids), ("", 1, self.partner.ids))
         log = self.logs()
-        self.assertEqual(
-            (log.status, log.direction, log.method, log.response_code), ("success", "out", "POST", 200)
-        )
+        self.assertEqual((log.status, log.direction, log.method, log.response_code), ("success", "out", "POST", 200))
         self.assertEqual((log.model, log.record_id, log.record_count), ("res.partner", self.partner.id, 1))
         self.assertEqual(log.url, f"{self.receiver.url}/partners")
 
@@ -78,9 +76,7 @@ class TestOutbound(OutboundCase):
                 self.assertEqual(result.status_code, code)
                 self.assertIn(word, result.error)
                 log = self.logs(config)
-                self.assertEqual(
-                    (log.status, log.response_code, log.error_message), ("error", code, result.error)
-                )
+                self.assertEqual((log.status, log.response_code, log.error_message), ("error", code, result.error))
                 self.assertEqual(log.request_body and "P1" in log.request_body, True)
 
     def test_timeout_is_408(self):
@@ -109,12 +105,8 @@ class TestOutbound(OutboundCase):
         result = self.push(self.partners)
         self.assertEqual([one.status_code for one in result.results], [200, 200, 422, 200, 200])
         self.assertEqual((result.success, result.status_code), (False, 422))
-        self.assertEqual(
-            [request.json["code"] for request in self.receiver.requests], ["P1", "P2", "P3", "P4", "P5"]
-        )
-        self.assertEqual(
-            [one.record_ids for one in result.results], [[partner.id] for partner in self.partners]
-        )
+        self.assertEqual([request.json["code"] for request in self.receiver.requests], ["P1", "P2", "P3", "P4", "P5"])
+        self.assertEqual([one.record_ids for one in result.results], [[partner.id] for partner in self.partners])
         self.assertEqual(len(self.logs()), 5)
 
     def test_pages(self):
@@ -163,9 +155,7 @@ class TestOutbound(OutboundCase):
         self.partner.name = "A & B"
         result = self.push(self.partners[:2], config=config)
         request = self.receiver.requests[0]
-        self.assertEqual(
-            request.query, {"v": ["2"], "code": ["P1"], "name": ["A & B"], "address.city": ["Graz"]}
-        )
+        self.assertEqual(request.query, {"v": ["2"], "code": ["P1"], "name": ["A & B"], "address.city": ["Graz"]})
         self.assertEqual((request.body, len(result.results)), ("", 2))
         self.assertNotIn("content-type", request.headers)
 
@@ -202,11 +192,7 @@ class TestOutbound(OutboundCase):
     def test_bad_records_do_not_stop_the_others(self):
         script = "record.name if record.ref != 'P2' else 1 / 0"
         self.config.write(
-            {
-                "line_ids": [
-                    Command.create({"value_type": "script", "external_key": "label", "script": script})
-                ]
-            }
+            {"line_ids": [Command.create({"value_type": "script", "external_key": "label", "script": script})]}
         )
         result = self.push(self.partners)
         self.assertEqual([one.success for one in result.results], [True, False, True, True, True])
@@ -218,15 +204,11 @@ class TestOutbound(OutboundCase):
         self.config.write(
             {
                 "line_ids": [
-                    Command.create(
-                        {"value_type": "script", "external_key": "who", "script": "env.user.login"}
-                    )
+                    Command.create({"value_type": "script", "external_key": "who", "script": "env.user.login"})
                 ],
             }
         )
-        self.assertTrue(
-            self.config.with_user(clerk)._make_outbound_http_request(self.partner.with_user(clerk)).success
-        )
+        self.assertTrue(self.config.with_user(clerk)._make_outbound_http_request(self.partner.with_user(clerk)).success)
         self.assertEqual(self.receiver.requests[0].json["who"], "admin")
         self.assertEqual(self.logs().user_id, clerk)
 

@@ -69,8 +69,10 @@ class TestSecurityConfig(ApiCase):
             form.name = "Changed"
             form.endpoint = "changed"
             with form.line_ids.new() as line:
-                line.field_id = self.env["ir.model.fields"].with_user(self.manager).search(
-                    [("model", "=", "res.partner"), ("name", "=", "function")]
+                line.field_id = (
+                    self.env["ir.model.fields"]
+                    .with_user(self.manager)
+                    .search([("model", "=", "res.partner"), ("name", "=", "function")])
                 )
                 line.external_key = "role"
         self.assertEqual(config.line_ids[-1].external_key, "role")

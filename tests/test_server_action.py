@@ -93,9 +93,7 @@ class TestServerAction(OutboundCase):
             self.assertEqual(len(self.receiver.requests), 2)
 
     def test_form(self):
-        with Form(
-            self.env["ir.actions.server"].with_context(default_model_id=self.action.model_id.id)
-        ) as form:
+        with Form(self.env["ir.actions.server"].with_context(default_model_id=self.action.model_id.id)) as form:
             form.state = "bj_api_sync"
             form.bj_api_sync_config_id = self.config
             self.assertEqual(form.name, "Push to Partners out")
@@ -106,6 +104,4 @@ class TestServerAction(OutboundCase):
 
     def test_warnings(self):
         inbound = self.make_config(request_type="in", endpoint="test-action")
-        self.assertIn(
-            "inbound", self.make_action(state="bj_api_sync", bj_api_sync_config_id=inbound.id).warning
-        )
+        self.assertIn("inbound", self.make_action(state="bj_api_sync", bj_api_sync_config_id=inbound.id).warning)

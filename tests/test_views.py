@@ -29,7 +29,15 @@ class TestViews(ApiCase):
 
     def test_in(self):
         form = self.form("in", endpoint="test-in")
-        names = ("endpoint", "request_url", "read_timeout", "trigger_action_model", "user_id", "strict_keys", "page_size")
+        names = (
+            "endpoint",
+            "request_url",
+            "read_timeout",
+            "trigger_action_model",
+            "user_id",
+            "strict_keys",
+            "page_size",
+        )
         self.assertEqual(self.visible(form, *names), ["endpoint", "user_id", "strict_keys"])
         self.assertEqual(
             self.required(form, "http_method_ids", "bearer_token", "login", "user_id", "request_url"),
@@ -49,7 +57,15 @@ class TestViews(ApiCase):
 
     def test_out(self):
         form = self.form("out")
-        names = ("endpoint", "request_url", "read_timeout", "trigger_action_model", "trigger_action", "user_id", "strict_keys")
+        names = (
+            "endpoint",
+            "request_url",
+            "read_timeout",
+            "trigger_action_model",
+            "trigger_action",
+            "user_id",
+            "strict_keys",
+        )
         self.assertEqual(self.visible(form, *names), ["request_url", "read_timeout", "trigger_action_model"])
         self.assertEqual(self.required(form, "http_method_ids", "request_url"), ["http_method_ids", "request_url"])
         form.http_method_ids.add(self.env.ref("bj_api_sync.http_method_post"))
@@ -92,7 +108,9 @@ class TestViews(ApiCase):
             line.external_key = "vat"
             self.assertTrue(line._get_modifier("field_id", "required"))
             line.field_id = self.env["ir.model.fields"]._get("res.partner", "vat")
-        config = self.mapping("res.partner", ("vat", "vat", {"value_type": "script", "script": "1", "is_record_identifier": False}))
+        config = self.mapping(
+            "res.partner", ("vat", "vat", {"value_type": "script", "script": "1", "is_record_identifier": False})
+        )
         with Form(config.line_ids, "bj_api_sync.view_bj_api_sync_config_line_form") as line:
             self.assertTrue(line._get_modifier("script", "required"))
             line.script_mode = "exec"

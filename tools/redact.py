@@ -27,9 +27,7 @@ _FOLDED_PARTS = tuple(part.replace(" ", "").encode() for part in PARTS + COMPOUN
 #: fewer words to look for, of which each part has one
 _HINTS = (b"pass", b"pwd", b"secret", b"token", b"authoriz", b"credential", b"cookie", b"key", b"session")
 _PARTS_BY_HINT = {hint: [part for part in _FOLDED_PARTS if hint in part] for hint in _HINTS}
-_PART = re.compile(
-    "|".join((*PARTS, *COMPOUNDS)).replace(" ", "[-_. ]?").replace("ret", "ret(?!ar)").encode()
-)
+_PART = re.compile("|".join((*PARTS, *COMPOUNDS)).replace(" ", "[-_. ]?").replace("ret", "ret(?!ar)").encode())
 _HEADER = re.compile(_PART.pattern.decode() + "|^auth$|[-_]auth$")
 _SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token)(?= )", re.I)
 
@@ -104,9 +102,7 @@ def headers(mapping, secret_names=(), secrets=()):
     """
     names = {name.lower() for name in secret_names}
     pairs = mapping.items() if hasattr(mapping, "items") else mapping
-    return url(
-        "\n".join(f"{name}: {_header(name.lower(), str(value), names)}" for name, value in pairs), secrets
-    )
+    return url("\n".join(f"{name}: {_header(name.lower(), str(value), names)}" for name, value in pairs), secrets)
 
 
 def _header(name, value, names):
@@ -192,9 +188,7 @@ def _mask(data, secrets):
     if b"@" in data:
         data = _USERINFO.sub(rb"\1" + _MASK + b"@", data)
     folded = data.translate(_FOLD, b"-_. ")
-    if any(
-        hint in folded and any(part in folded for part in parts) for hint, parts in _PARTS_BY_HINT.items()
-    ):
+    if any(hint in folded and any(part in folded for part in parts) for hint, parts in _PARTS_BY_HINT.items()):
         data = _mask_named(data)
     return data
 

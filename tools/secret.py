@@ -80,9 +80,7 @@ class EncryptedChar(fields.Char):
         return super().filter_function(records, field_expr, operator, value)
 
     def _refusal(self, env):
-        return env._(
-            "%(field)s is encrypted: one can only ask whether it is set.", field=self._description_string(env)
-        )
+        return env._("%(field)s is encrypted: one can only ask whether it is set.", field=self._description_string(env))
 
     def _warn_once(self, record):
         place = (record.env.cr.dbname, self.model_name, self.name, record.id)
@@ -198,9 +196,7 @@ def _create_key_file(path):
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)
-        _logger.warning(
-            "Made the key of all API secrets, %s: keep a copy, but not with the database's.", path
-        )
+        _logger.warning("Made the key of all API secrets, %s: keep a copy, but not with the database's.", path)
     except FileExistsError:
         pass  # the other process' key is as good
     finally:
