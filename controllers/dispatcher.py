@@ -5,6 +5,7 @@ import time
 import traceback
 import uuid
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 import psycopg2
 from psycopg2 import DataError, IntegrityError
@@ -73,9 +74,22 @@ class BjApiSyncDispatcher(Dispatcher):
         if answer.location:
             base = self.request.httprequest.path.rstrip("/")
             answer.headers["Location"] = f"{base}/{answer.location}"
+        if answer.links:
+            answer.headers["Link"] = self._get_links(answer.links)
         response = self._respond(answer)
         self._log(response, answer)
         return response
+
+    def _get_links(self, links):
+        """Return the header that leads to the pages around a list (RFC 8288)."""
+        base, args = self.request.httprequest.base_url, self.args
+        urls = {
+            relation: urlencode(
+                {key: value for key, value in (args | changed).items() if value is not None}, doseq=True
+            )
+            for relation, changed in links.items()
+        }
+        return ", ".join(f'<{base}{"?" if query else ""}{query}>; rel="{rel}"' for rel, query in urls.items())
 
     def _get_allowed(self):
         methods = self.endpoint.methods

@@ -6,10 +6,10 @@ from psycopg2.errors import ForeignKeyViolation, NotNullViolation, RestrictViola
 from odoo import models
 from odoo.exceptions import AccessError, MissingError
 from odoo.fields import Domain
-from odoo.tools import ormcache
+from odoo.tools import SQL, ormcache
 
 from ..exceptions import REFUSALS, BadPayload, RecordConflict, RecordNotFound
-from ..tools import codec
+from ..tools import codec, paging
 from ..tools.plan import Answer, Batch, Endpoint, Param
 from ..tools.secret import digest
 
@@ -17,7 +17,7 @@ from ..tools.secret import digest
 CONFLICTS = (UniqueViolation, ForeignKeyViolation, RestrictViolation)
 #: query parameters that any request may have
 COMMON_PARAMS = ("fields",)
-LIST_PARAMS = ("limit", "offset", "page", "sort", "count", "updated_since")
+LIST_PARAMS = ("limit", "offset", "page", "cursor", "sort", "count", "updated_since")
 WRITE_PARAMS = ("atomic",)
 #: fields without a line that lists can be sorted by
 SORTABLE = ("id", "create_date", "write_date")
@@ -144,18 +144,62 @@ class BjApiSyncInbound(models.AbstractModel):
     # ------------------------------------------------------------------
 
     def _list(self, endpoint, plan, args):
-        limit, offset = self._get_window(endpoint, args)
-        domain = self.env["bj.api.sync.mapper"]._get_domain(plan) & self._get_params_domain(endpoint, plan, args)
-        model = self.env[plan.model]
-        selected = self._select(plan, args)
-        query = model._search(domain, offset=offset, limit=limit, order=self._get_order(plan, args))
-        ids, objects = self.env["bj.api.sync.mapper"]._read(selected, query)
+        mapper, model = self.env["bj.api.sync.mapper"], self.env[plan.model]
+        window, selected = self._get_window(endpoint, args), self._select(plan, args)
+        order = self._get_order(plan, args)
+        domain = mapper._get_domain(plan) & self._get_params_domain(endpoint, plan, args)
+        query = model._search(domain, offset=window.start, limit=window.limit + 1, order=order)
+        terms = self._get_terms(model, query, order)
+        if window.cursor:
+            query.add_where(paging.after(terms, self._decode_cursor(order, terms, window.cursor)))
+        ids, objects = mapper._read(selected, query)
+        has_next = len(ids) > window.limit  # one more than asked for was read to know
+        ids, objects = ids[: window.limit], objects[: window.limit]
         data = [{"id": record_id} | item for record_id, item in zip(ids, objects, strict=True)]
-        meta = {"limit": limit, "offset": offset, "count": len(data)}
+        meta = {"limit": window.limit, "offset": window.start, "count": len(data)}
+        if window.cursor is not None:
+            del meta["offset"]
         if endpoint.is_paginated or self._get_flag(args, "count"):
             meta["total"] = model.search_count(domain)
-        body = {"status": "success", "data": data, "meta": meta}
-        return Answer(200, body, record_ids=ids, count=len(data))
+        cursor = ""
+        if has_next and terms and window.page is None and window.offset is None:
+            cursor = meta["next_cursor"] = paging.encode(order, self._get_values(model, terms, ids[-1]))
+        links = paging.links(window, has_next, cursor, meta.get("total"))
+        return Answer(
+            200, {"status": "success", "data": data, "meta": meta}, links=links, record_ids=ids, count=len(data)
+        )
+
+    def _get_terms(self, model, query, order):
+        """Return the terms of an order that a cursor can stand in; none if it sorts by related records."""
+        terms = []
+        for term in order.split(", "):
+            name, _space, direction = term.partition(" ")
+            field = model._fields[name]
+            if field.type == "many2one" or not field.column_type:
+                return []
+            sql = model._field_to_sql(model._table, name, query)
+            if field.type == "boolean":
+                sql = SQL("COALESCE(%s, FALSE)", sql)
+            # a translated or company dependent column is read out of a jsonb column
+            column_type = "text" if field.translate else field._column_type[1] if field.company_dependent else None
+            terms.append(paging.Term(name, direction == "desc", sql, column_type or field.column_type[1]))
+        return terms
+
+    def _get_values(self, model, terms, record_id):
+        """Return a record's values of the terms of an order."""
+        if len(terms) == 1:
+            return [record_id]
+        query = model.browse(record_id)._as_query(ordered=False)
+        return self.env.execute_query(query.select(*(term.sql for term in terms)))[0]
+
+    def _decode_cursor(self, order, terms, cursor):
+        try:
+            values = paging.decode(order, cursor)
+            if len(values) == len(terms) and type(values[-1]) is int:  # the id
+                return values
+        except ValueError:
+            pass
+        raise BadPayload(self.env._("The parameter cursor is not one of this list."))
 
     def _represent(self, plan, records):
         """Map records, each with its database id (a mapped key ``id`` comes first)."""
@@ -194,14 +238,20 @@ class BjApiSyncInbound(models.AbstractModel):
             raise BadPayload(self.env._("Unknown parameter: %s", ", ".join(unknown)))
 
     def _get_window(self, endpoint, args):
-        """Return limit and offset; a limit over the maximum is lowered to it (AIP-158)."""
+        """Return the part of a list that is asked for; a limit over the maximum is lowered to it (AIP-158).
+
+        :rtype: paging.Window
+        """
         default = endpoint.page_size if endpoint.is_paginated else endpoint.limit
         limit = min(self._get_number(args, "limit", 0) or default, endpoint.limit)
-        if "page" not in args:
-            return limit, self._get_number(args, "offset", 0)
-        if "offset" in args:
-            raise BadPayload(self.env._("Give either page or offset, not both."))
-        return limit, (self._get_number(args, "page", 1, low=1) - 1) * limit
+        if len({"offset", "page", "cursor"} & set(args)) > 1:
+            raise BadPayload(self.env._("Give only one of page, offset and cursor."))
+        return paging.Window(
+            limit,
+            offset=self._get_number(args, "offset", None),
+            page=self._get_number(args, "page", None, low=1),
+            cursor=args["cursor"][-1] if "cursor" in args else None,
+        )
 
     def _get_number(self, args, name, default, low=0):
         texts = args.get(name)
@@ -232,16 +282,24 @@ class BjApiSyncInbound(models.AbstractModel):
         return plan.select(wanted)
 
     def _get_order(self, plan, args):
-        """Translate ``sort=name,-create_date``; the id decides among equals, so that pages are stable."""
-        by_key = {line.key: line for line in plan.lines if line.value_type == "plain" and line.field_name}
+        """Translate ``sort=name,-create_date``; the id decides among equals, so that pages are stable.
+
+        :return: an order of the ORM, its last term the id
+        :rtype: str
+        """
+        names = {line.key: line.field_name for line in plan.lines if line.value_type == "plain" and line.field_name}
+        names = {name: name for name in SORTABLE} | names
+        fields = self.env[plan.model]._fields
         terms = []
         for key in [key.strip() for text in args.get("sort", ()) for key in text.split(",") if key.strip()]:
-            name = by_key[key[key[0] == "-" :]].field_name if key[key[0] == "-" :] in by_key else key[key[0] == "-" :]
-            field = self.env[plan.model]._fields.get(name)
-            if (key.lstrip("-") not in by_key and name not in SORTABLE) or not field._description_sortable(self.env):
+            descending = key.startswith("-")
+            name = names.get(key[descending:])
+            if not name or not fields[name]._description_sortable(self.env):
                 raise BadPayload(self.env._("The parameter sort names a key that cannot be sorted by: %s", key))
-            terms.append(f"{name} {'desc' if key[0] == '-' else 'asc'}")
-        return ", ".join([*terms, "id"])
+            terms.append(f"{name} {'desc' if descending else 'asc'}")
+            if name == "id":
+                return ", ".join(terms)
+        return ", ".join([*terms, "id asc"])
 
     def _get_params_domain(self, endpoint, plan, args):
         """Turn the configured parameters, and mapped keys, into a domain."""
@@ -338,7 +396,8 @@ class BjApiSyncInbound(models.AbstractModel):
         status = 207 if errors else 201 if rows and created == len(rows) else 200
         if not many:
             location = self._get_ref(endpoint, plan, records) if created else ""
-            return Answer(status, {"status": "success", "data": data[0]}, {}, location, records._ids, 1)
+            body = {"status": "success", "data": data[0]}
+            return Answer(status, body, location=location, record_ids=records._ids, count=1)
         meta = {"created": created, "updated": len(rows) - created, "failed": len(errors)}
         return self._answer_list(status, data, errors, meta, records._ids)
 

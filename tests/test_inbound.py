@@ -81,14 +81,14 @@ class TestInbound(ApiHttpCase):
     def test_limit_is_lowered(self):
         self.config_in.limit = 1
         body = self.assert_answer(self.call("GET", "/people?limit=5"), 200)
-        self.assertEqual(body["meta"], {"limit": 1, "offset": 0, "count": 1})
+        self.assertEqual((body["meta"]["limit"], body["meta"]["count"]), (1, 1))
 
     def test_total(self):
         body = self.assert_answer(self.call("GET", "/people?count=true&limit=1"), 200)
         self.assertEqual(body["meta"]["total"], 2)
         self.config_in.write({"is_paginated": True, "page_size": 1})
         body = self.assert_answer(self.call("GET", "/people"), 200)
-        self.assertEqual(body["meta"], {"limit": 1, "offset": 0, "count": 1, "total": 2})
+        self.assertEqual((body["meta"]["limit"], body["meta"]["total"]), (1, 2))
 
     def test_sort_refused(self):
         for key in ("password", "unknown", "child_ids", "-"):

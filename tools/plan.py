@@ -271,12 +271,14 @@ class Endpoint:
 class Answer:
     """What an operation answers, free of HTTP objects.
 
-    ``location`` is the reference of a created record below the endpoint, ``record_ids`` are those concerned.
+    ``location`` is the reference of a created record below the endpoint, ``links`` are the query parameters
+    of the pages around a list, ``record_ids`` are the records concerned.
     """
 
     status: int
     body: dict
     headers: dict = field(default_factory=dict)
     location: str = ""
+    links: dict = field(default_factory=dict)
     record_ids: tuple = ()
     count: int = 0

@@ -1,0 +1,99 @@
+from odoo.tests import tagged
+
+from ..tools import paging
+from .common import ApiHttpCase
+
+
+@tagged("-at_install", "post_install")
+class TestPaging(ApiHttpCase):
+    """Pages of a list, and walking them while the table is written to."""
+
+    def setUp(self):
+        super().setUp()
+        self.config_in = self.partner_config(filter_domain="[('ref', '=like', 'P-%')]", limit=3)
+        self.add(range(10))
+
+    def add(self, numbers):
+        return self.env["res.partner"].create(
+            [
+                {
+                    "name": f"Name {number}",
+                    "ref": f"P-{number}",
+                    "city": [False, "Bern", "Ulm"][number % 3],
+                    "is_company": number % 2,
+                    "color": number // 4,
+                }
+                for number in numbers
+            ]
+        )
+
+    def walk(self, query, between=None):
+        """Follow the links to the end; return the codes seen."""
+        codes, url = [], f"/bj_api_sync/v1/people?{query}"
+        for _page in range(20):
+            response = self.call("GET", url, prefix="")
+            codes += [item["code"] for item in self.assert_answer(response, 200)["data"]]
+            if "next" not in response.links:
+                return codes
+            url = response.links["next"]["url"].removeprefix(self.base_url())
+            if between:
+                between()
+        return self.fail("The links never end")
+
+    def test_walks(self):
+        expected = [f"P-{number}" for number in range(10)]
+        for query in ("", "cursor=", "offset=0", "page=1", "limit=1", "limit=2&cursor="):
+            with self.subTest(query=query):
+                self.assertEqual(self.walk(query), expected)
+
+    def test_sorted_walks_are_the_sorted_list(self):
+        for sort in (
+            "address.city",
+            "-address.city",
+            "company,-name",
+            "-color,address.city,-company",
+            "create_date",
+            "-id",
+            "-write_date,name",
+        ):
+            with self.subTest(sort=sort):
+                self.config_in.limit = 100
+                body = self.assert_answer(self.call("GET", f"/people?sort={sort}"), 200)
+                self.config_in.limit = 3
+                self.assertEqual(self.walk(f"sort={sort}"), [item["code"] for item in body["data"]])
+                self.assertEqual(self.walk(f"sort={sort}&offset=0"), [item["code"] for item in body["data"]])
+
+    def test_walk_while_written(self):
+        """Records come and go; those that are there throughout are seen exactly once."""
+        gone = self.env["res.partner"].search([("ref", "in", ("P-0", "P-1", "P-4"))], order="id")
+        going, coming = iter(gone), iter(range(10, 13))
+
+        def write():
+            next(going, self.env["res.partner"]).unlink()
+            self.add([number for number in [next(coming, None)] if number])
+
+        codes = self.walk("limit=3", between=write)
+        stable = [f"P-{number}" for number in (2, 3, 5, 6, 7, 8, 9)]
+        self.assertEqual([code for code in codes if code in stable], stable)
+        self.assertEqual(len(codes), len(set(codes)))
+
+    def test_meta_and_links(self):
+        response = self.call("GET", "/people?page=2&count=true&company=false")
+        self.assertEqual(self.assert_answer(response, 200)["meta"], {"limit": 3, "offset": 3, "count": 2, "total": 5})
+        self.assertEqual(set(response.links), {"first", "prev", "last"})
+        self.assertTrue(response.links["prev"]["url"].endswith("/people?page=1&count=true&company=false"))
+        response = self.call("GET", "/people?cursor=")
+        meta = self.assert_answer(response, 200)["meta"]
+        self.assertEqual((meta["limit"], meta["count"], "offset" in meta), (3, 3, False))
+        self.assertIn(meta["next_cursor"], response.links["next"]["url"])
+        response = self.call("GET", "/people?offset=9")
+        self.assertEqual(set(response.links), {"first", "prev"})
+        self.assertNotIn("next_cursor", self.assert_answer(response, 200)["meta"])
+
+    def test_bad_cursors(self):
+        other = paging.encode("name asc, id asc", ["x", 1])
+        odd = [paging.encode("id asc", values) for values in ([], [1, 2], [None], ["x"], [{}], ["1\x00"], [True])]
+        for cursor in ("x", "*", "e30", "%00", other, *odd):
+            with self.subTest(cursor=cursor):
+                self.assert_answer(self.call("GET", f"/people?cursor={cursor}"), 400)
+        self.assert_answer(self.call("GET", "/people?cursor=&offset=1"), 400)

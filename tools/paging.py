@@ -1,0 +1,131 @@
+"""Pages of a list: cursors (keyset paging) and the links between pages (RFC 8288)."""
+
+import base64
+import json
+from dataclasses import dataclass
+
+from odoo.tools import SQL
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One term of an order: ``sql`` is what is sorted by, ``column_type`` its PostgreSQL type."""
+
+    name: str
+    descending: bool
+    sql: SQL
+    column_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of a list that is asked for.
+
+    At most one of ``offset``, ``page`` (from 1) and ``cursor`` is given; an empty cursor is the first page.
+    """
+
+    limit: int
+    offset: int | None = None
+    page: int | None = None
+    cursor: str | None = None
+
+    @property
+    def start(self):
+        """How many records come before the window; 0 with a cursor, which needs no counting."""
+        return (self.page - 1) * self.limit if self.page else self.offset or 0
+
+
+def encode(order, values):
+    """Make the cursor that stands behind a record.
+
+    :param str order: the order of the list, which the next request must have too
+    :param values: the record's values of the order's terms
+    :type values: Sequence
+    :rtype: str
+    """
+    data = json.dumps([order, *values], separators=(",", ":"), default=str)
+    return base64.urlsafe_b64encode(data.encode()).decode().rstrip("=")
+
+
+def decode(order, cursor):
+    """Return the values of a cursor.
+
+    :param str order: the order of the list
+    :param str cursor: what :func:`encode` made
+    :rtype: list
+    :raises ValueError: if it is not a cursor of a list in this order
+    """
+    data = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    if not isinstance(data, list) or data[:1] != [order]:
+        raise ValueError(cursor)
+    if any(isinstance(value, (dict, list)) or "\x00" in str(value) for value in data):
+        raise ValueError(cursor)
+    return data[1:]
+
+
+def after(terms, values):
+    """Say which records come behind a cursor, in PostgreSQL's order of NULLs (last, first when descending).
+
+    :param terms: the order
+    :type terms: Sequence[Term]
+    :param values: the cursor's values
+    :type values: Sequence
+    :return: a condition
+    :rtype: odoo.tools.SQL
+    """
+    later, equal = [], []
+    for term, value in zip(terms, values, strict=True):
+        if value is None:
+            behind = SQL("%s IS NOT NULL", term.sql) if term.descending else SQL("FALSE")
+            same = SQL("%s IS NULL", term.sql)
+        else:
+            typed = SQL(f"%s::{term.column_type}", str(value))
+            if term.descending:
+                behind = SQL("%s < %s", term.sql, typed)
+            elif term.name == "id":
+                behind = SQL("%s > %s", term.sql, typed)
+            else:
+                behind = SQL("(%s > %s OR %s IS NULL)", term.sql, typed, term.sql)
+            same = SQL("%s = %s", term.sql, typed)
+        later.append(SQL("(%s)", SQL(" AND ").join([*equal, behind])))
+        equal.append(same)
+    return SQL("(%s)", SQL(" OR ").join(later))
+
+
+def links(window, has_next, cursor, total):
+    """Return the query parameters of the pages around a window; None stands for a parameter to leave out.
+
+    :param Window window: the part that was answered
+    :param bool has_next: whether there is more behind it
+    :param str cursor: the cursor behind it, empty if the order has none
+    :param int total: how many records there are, None if nobody counted
+    :return: relation -> parameters
+    :rtype: dict[str, dict]
+    """
+    result, limit = {}, window.limit
+    by_cursor = window.page is None and window.offset is None and bool(cursor or window.cursor is not None)
+    last = max(-(-total // limit), 1) if total is not None else None
+    if by_cursor:
+        result["first"] = {"cursor": None}
+        if has_next:
+            result["next"] = {"cursor": cursor}
+        return result
+    if window.page:
+        result["first"] = {"page": 1}
+        steps = {"prev": window.page - 1, "next": window.page + 1, "last": last}
+        key, factor = "page", 1
+    else:
+        result["first"] = {"offset": None}
+        steps = {
+            "prev": max(window.start - limit, 0),
+            "next": window.start + limit,
+            "last": last and (last - 1) * limit,
+        }
+        key, factor = "offset", 0
+    if window.start > 0:
+        result["prev"] = {key: max(steps["prev"], factor)}
+    if has_next:
+        result["next"] = {key: steps["next"]}
+    if last is not None:
+        result["last"] = {key: steps["last"]}
+    return result
