@@ -60,6 +60,7 @@ class BjApiSyncDispatcher(Dispatcher):
 
     def dispatch(self, endpoint, args):
         """Check and parse the request, serve it, make the response and its log."""
+        self.request.params = dict(args)  # addons read it after every request, whatever its method
         allowed = self._get_allowed()
         if self.method == "OPTIONS":
             return self._respond(Answer(HTTPStatus.NO_CONTENT, {}, {"Allow": ", ".join(allowed)}))
@@ -69,7 +70,6 @@ class BjApiSyncDispatcher(Dispatcher):
         if accepted and not accepted.best_match([JSON, PROBLEM]):
             raise NotAcceptable(self.request.env._("Only %s can be answered.", JSON))
         self.payload = self._parse_body()
-        self.request.params = dict(args)
         answer = self.request.registry["ir.http"]._dispatch(endpoint)
         if answer.location:
             base = self.request.httprequest.path.rstrip("/")
