@@ -19,6 +19,8 @@ class BadPayload(UserError):
     """
 
     http_status = 400
+    #: what the answer has besides: RFC 9110
+    headers: dict = {}
 
     def __init__(self, message, errors=()):
         super().__init__(message)
@@ -39,3 +41,28 @@ class RecordConflict(BadPayload):
     """Several records have that identifier, or it exists already."""
 
     http_status = 409
+
+
+class PreconditionFailed(BadPayload):
+    """The record is not as the caller knows it (RFC 9110 section 13.1.1)."""
+
+    http_status = 412
+
+
+class PayloadTooLarge(BadPayload):
+    """The request has more items than the configuration allows."""
+
+    http_status = 413
+
+
+class KeyInUse(BadPayload):
+    """A request with the same idempotency key is running."""
+
+    http_status = 409
+    headers = {"Retry-After": "1"}
+
+
+class KeyReused(BadPayload):
+    """An idempotency key came with another request than its first one."""
+
+    http_status = 422

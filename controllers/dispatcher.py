@@ -1,3 +1,4 @@
+import hashlib
 import json
 import logging
 import re
@@ -16,12 +17,14 @@ from werkzeug.exceptions import (
     NotAcceptable,
     UnsupportedMediaType,
 )
+from werkzeug.http import parse_etags, quote_etag
 
 from odoo.exceptions import AccessDenied
 from odoo.http import Dispatcher, Response
 
 from ..exceptions import REFUSALS
-from ..tools.plan import Answer
+from ..tools import bookkeeping
+from ..tools.plan import Answer, Operation
 
 _logger = logging.getLogger(__name__)
 
@@ -29,6 +32,9 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 SAFE_METHODS = ("GET", "HEAD")
+BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+#: headers of an answer that are answered again with it
+KEPT_HEADERS = ("Location", "ETag", "Link")
 
 
 class BjApiSyncDispatcher(Dispatcher):
@@ -41,6 +47,8 @@ class BjApiSyncDispatcher(Dispatcher):
         self.started = time.monotonic()
         self.endpoint = None
         self.payload = None
+        #: the idempotency key, once the request is being worked on
+        self.key_begun = ""
         request_id = request.httprequest.headers.get("X-Request-ID", "")
         self.trace_id = request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
 
@@ -48,6 +56,19 @@ class BjApiSyncDispatcher(Dispatcher):
     def method(self):
         """The HTTP method of the request."""
         return self.request.httprequest.method
+
+    @property
+    def dry_run(self):
+        """Whether the changes are to be shown, not kept (``Prefer: tx=rollback``, RFC 7240)."""
+        preferences = self.request.httprequest.headers.get("Prefer", "")
+        return self.method not in SAFE_METHODS and "tx=rollback" in [text.strip() for text in preferences.split(",")]
+
+    @property
+    def fingerprint(self):
+        """What tells this request from others with the same idempotency key."""
+        httprequest = self.request.httprequest
+        parts = (self.method.encode(), httprequest.path.encode(), httprequest.query_string, httprequest.get_data())
+        return self.request.env["bj.api.idempotency.key"]._get_fingerprint(*parts)
 
     @property
     def args(self):
@@ -70,15 +91,94 @@ class BjApiSyncDispatcher(Dispatcher):
         if accepted and not accepted.best_match([JSON, PROBLEM]):
             raise NotAcceptable(self.request.env._("Only %s can be answered.", JSON))
         self.payload = self._parse_body()
-        answer = self.request.registry["ir.http"]._dispatch(endpoint)
-        if answer.location:
-            base = self.request.httprequest.path.rstrip("/")
-            answer.headers["Location"] = f"{base}/{answer.location}"
-        if answer.links:
-            answer.headers["Link"] = self._get_links(answer.links)
-        response = self._respond(answer)
+        self.idempotency_key = self._get_idempotency_key()
+        if self.method in SAFE_METHODS or self.dry_run:
+            answer = self._dispatch(endpoint)
+            response = self._respond_conditionally(answer)
+        else:
+            response, answer = self._dispatch_write(endpoint)
         self._log(response, answer)
         return response
+
+    def _dispatch(self, endpoint):
+        """Have the controller call :meth:`serve`, the way Odoo calls controllers."""
+        return self.request.registry["ir.http"]._dispatch(endpoint)
+
+    def _dispatch_write(self, endpoint):
+        """Serve a write: alone with its records, and only once for an idempotency key.
+
+        :return: the response, and what the log says of it
+        :rtype: tuple[Response, Answer]
+        """
+        env, config_id, key = self.request.env, self.endpoint.config_id, self.idempotency_key
+        operation = self._get_operation(self.request.params.get("record_ref", ""))
+        identifiers = env["bj.api.sync.inbound"]._get_identifiers(self.endpoint, operation)
+        if key or identifiers:
+            companion = bookkeeping.companion_cursor(env)
+            stored = key and env["bj.api.idempotency.key"]._begin(companion, config_id, key, self.fingerprint)
+            if stored:
+                status, headers, body = stored
+                headers["Idempotent-Replayed"] = "true"
+                return self._make_response(status, body.encode(), headers), Answer(status, {})
+            bookkeeping.lock_identifiers(companion, config_id, identifiers)
+        self.key_begun = key
+        answer = self._dispatch(endpoint)
+        response = self._respond_conditionally(answer)
+        self._keep(response)
+        return response, answer
+
+    def _keep(self, response):
+        """Store the answer under the idempotency key, if the request has one."""
+        if self.key_begun:
+            headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+            body = response.get_data(as_text=True)
+            self.request.env["bj.api.idempotency.key"]._keep(
+                self.endpoint.config_id, self.key_begun, self.fingerprint, response.status_code, headers, body
+            )
+
+    def serve(self, record_ref):
+        """Do what the request asks for; a dry run on a cursor that is never committed.
+
+        A savepoint would not do for a dry run: what is to be done after a commit survives its rollback.
+
+        :param str record_ref: the last part of the path
+        :rtype: Answer
+        """
+        env, operation = self.request.env, self._get_operation(record_ref)
+        if not self.dry_run:
+            return env["bj.api.sync.inbound"]._handle(self.endpoint, operation)
+        cr = env.registry.cursor()
+        try:
+            return env(cr=cr)["bj.api.sync.inbound"]._handle(self.endpoint, operation)
+        finally:
+            cr.rollback()
+            cr.close()
+            env.registry.reset_changes()
+
+    def _get_operation(self, record_ref):
+        method = "GET" if self.method == "HEAD" else self.method
+        return Operation(method, record_ref, self.args, self.payload, self._get_matcher(), self.dry_run)
+
+    def _get_matcher(self):
+        """Return what tells whether a representation is the one of ``If-Match`` (RFC 9110 section 13.1.1)."""
+        header = self.request.httprequest.headers.get("If-Match")
+        if not header or self.method in SAFE_METHODS:
+            return None
+        known = parse_etags(header)
+        return lambda data: known.contains(_get_etag(data))
+
+    def _get_idempotency_key(self):
+        """Return the key of a write, with or without quotes; empty if there is none.
+
+        :raises BadRequest: if it is empty or longer than 255 characters
+        """
+        key = self.request.httprequest.headers.get("Idempotency-Key")
+        if key is None or self.method in SAFE_METHODS:
+            return ""
+        key = key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
+        if not 1 <= len(key) <= 255:
+            raise BadRequest(self.request.env._("The Idempotency-Key must have 1 to 255 characters."))
+        return key
 
     def _get_links(self, links):
         """Return the header that leads to the pages around a list (RFC 8288)."""
@@ -120,14 +220,34 @@ class BjApiSyncDispatcher(Dispatcher):
     # Responses
     # ------------------------------------------------------------------
 
+    def _respond_conditionally(self, answer):
+        """Make the response of an answer; 304 if the caller has it already (RFC 9110 section 13.1.2)."""
+        if answer.location:
+            base = self.request.httprequest.path.rstrip("/")
+            answer.headers["Location"] = f"{base}/{answer.location}"
+        if answer.links:
+            answer.headers["Link"] = self._get_links(answer.links)
+        if self.dry_run:
+            answer.headers["Preference-Applied"] = "tx=rollback"
+        elif isinstance(answer.body["data"], dict) and self.method != "DELETE":
+            etag = _get_etag(answer.body["data"])
+            answer.headers["ETag"] = quote_etag(etag)
+            known = parse_etags(self.request.httprequest.headers.get("If-None-Match"))
+            if self.method in SAFE_METHODS and known.contains_weak(etag):
+                return self._respond(Answer(HTTPStatus.NOT_MODIFIED, {}, answer.headers))
+        return self._respond(answer)
+
     def _respond(self, answer, content_type=JSON):
-        body = b"" if answer.status == HTTPStatus.NO_CONTENT else _dump(answer.body)
-        response = Response(body, status=int(answer.status), content_type=f"{content_type}; charset=utf-8")
+        body = b"" if answer.status in BODILESS else _dump(answer.body)
+        return self._make_response(answer.status, body, answer.headers, content_type)
+
+    def _make_response(self, status, body, headers, content_type=JSON):
+        response = Response(body, status=int(status), content_type=f"{content_type}; charset=utf-8")
         if not body:
             response.headers.pop("Content-Type")
-        response.headers.update(answer.headers)
+        response.headers.update(headers)
         response.headers["X-Request-ID"] = self.trace_id
-        response.headers["Cache-Control"] = "no-store"
+        response.headers["Cache-Control"] = "no-store" if "ETag" not in headers else "private, no-cache"
         response.headers["X-Content-Type-Options"] = "nosniff"
         if self.endpoint:
             response.headers.update(self.endpoint.answer_headers)
@@ -189,7 +309,8 @@ class BjApiSyncDispatcher(Dispatcher):
         if isinstance(exc, AccessDenied):
             return 403, self.request.env._("Access denied."), {}
         if isinstance(exc, REFUSALS):
-            return self.request.env["bj.api.sync.inbound"]._get_status(exc), str(exc.args[0]), {}
+            status = self.request.env["bj.api.sync.inbound"]._get_status(exc)
+            return status, str(exc.args[0]), getattr(exc, "headers", {})
         return 500, "", {}
 
     # ------------------------------------------------------------------
@@ -212,12 +333,14 @@ class BjApiSyncDispatcher(Dispatcher):
     def _log_error(self, response, exc, status):
         """Log a failure, after the rollback, on the same cursor and commit that alone."""
         env = self.request.env
-        if not env or env.cr.closed or not self.endpoint or self.endpoint.log_policy == "none":
+        if not env or env.cr.closed or not self.endpoint:
             return
         values = self._get_log_values(response) | {"status": "error", "error_message": _explain(exc, status)}
         if env.cr.readonly:
             env["bj.api.log"]._record_own_cursor(values, self.endpoint.log_policy)
             return
+        if status < 500:  # what failed by itself may work next time
+            self._keep(response)
         env["bj.api.log"]._record(values, self.endpoint.log_policy)
         env.cr.commit()
 
@@ -241,6 +364,11 @@ class BjApiSyncDispatcher(Dispatcher):
             "user_id": self.request.env.uid,
             "company_id": self.endpoint.company_id or self.request.env.company.id,
         }
+
+
+def _get_etag(data):
+    """Return what tells representations apart: of what is in them, not of when it was written."""
+    return hashlib.blake2b(_dump(data), digest_size=16).hexdigest()
 
 
 def _dump(body):

@@ -22,11 +22,4 @@ class BjApiSyncConfigController(Controller):
 
         No ``methods`` are declared: Odoo would answer others itself, and not as JSON.
         """
-        dispatcher = request.dispatcher
-        return request.env["bj.api.sync.inbound"]._handle(
-            dispatcher.endpoint,
-            "GET" if dispatcher.method == "HEAD" else dispatcher.method,
-            record_ref,
-            dispatcher.args,
-            dispatcher.payload,
-        )
+        return request.dispatcher.serve(record_ref)

@@ -13,5 +13,6 @@ from . import bj_api_sync_client
 from . import bj_api_sync_outbound
 from . import bj_api_log
 from . import ir_actions_server
+from . import bj_api_idempotency_key
 from . import ir_http
 from . import res_config_settings

@@ -13,6 +13,7 @@ from odoo import SUPERUSER_ID, api, fields, models
 from odoo.modules import module
 from odoo.modules.registry import Registry
 from odoo.tools import SQL, ormcache
+from odoo.tools.constants import GC_UNLINK_LIMIT
 
 from ..tools import redact
 from ..tools.batch import Batch
@@ -309,9 +310,9 @@ class BjApiLog(models.Model):
         if days <= 0:
             return 0, 0
         limit = fields.Datetime.subtract(fields.Datetime.now(), days=days)
-        logs = self.search([("create_date", "<", limit)], limit=models.GC_UNLINK_LIMIT, order="create_date")
+        logs = self.search([("create_date", "<", limit)], limit=GC_UNLINK_LIMIT, order="create_date")
         logs.unlink()
-        return len(logs), int(len(logs) == models.GC_UNLINK_LIMIT)
+        return len(logs), int(len(logs) == GC_UNLINK_LIMIT)
 
 
 #: what a test's read-only cursor could not write

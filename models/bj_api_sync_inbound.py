@@ -1,3 +1,4 @@
+from functools import partial
 from urllib.parse import quote
 
 from psycopg2 import DataError, IntegrityError
@@ -8,7 +9,14 @@ from odoo.exceptions import AccessError, MissingError
 from odoo.fields import Domain
 from odoo.tools import SQL, ormcache
 
-from ..exceptions import REFUSALS, BadPayload, RecordConflict, RecordNotFound
+from ..exceptions import (
+    REFUSALS,
+    BadPayload,
+    PayloadTooLarge,
+    PreconditionFailed,
+    RecordConflict,
+    RecordNotFound,
+)
 from ..tools import codec, paging
 from ..tools.plan import Answer, Batch, Endpoint, Param
 from ..tools.secret import digest
@@ -87,57 +95,71 @@ class BjApiSyncInbound(models.AbstractModel):
     # Operations
     # ------------------------------------------------------------------
 
-    def _handle(self, endpoint, method, record_ref, args, payload):
+    def _handle(self, endpoint, operation):
         """Serve one request.
 
         :param Endpoint endpoint: the compiled configuration
-        :param str method: GET, POST, PUT, PATCH or DELETE
-        :param str record_ref: the last part of the path, empty for the whole collection
-        :param dict args: the query parameters: name -> list of texts
-        :param payload: the parsed body, None if there was none
+        :param Operation operation: the request
         :rtype: Answer
         :raises UserError: of a kind that tells the status, see ``exceptions.py``
         """
-        room = self.with_context(TRACKING_DISABLED) if endpoint.tracking_disable and method != "GET" else self
+        quiet = endpoint.tracking_disable and operation.method != "GET"
+        room = self.with_context(TRACKING_DISABLED) if quiet else self
         plan = room.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
+        if operation.matches and not operation.record_ref:
+            raise BadPayload(self.env._("If-Match needs the record in the path."))
         try:
-            return getattr(room, f"_do_{method.lower()}")(endpoint, plan, record_ref, args, payload)
+            return getattr(room, f"_do_{operation.method.lower()}")(endpoint, plan, operation)
         except BadPayload as exc:
-            if not isinstance(payload, list):
+            if not isinstance(operation.payload, list):
                 for error in exc.errors:
                     error.pop("index", None)
             raise
 
-    def _do_get(self, endpoint, plan, record_ref, args, payload):
-        if not record_ref:
-            return self._list(endpoint, plan, args)
-        self._check_params(args, COMMON_PARAMS)
-        record = self._find(endpoint, plan, record_ref)
-        data = self._represent(self._select(plan, args), record)[0]
+    def _get_identifiers(self, endpoint, operation):
+        """Return what tells the records apart that a request may create or change; others must wait for it.
+
+        :rtype: list
+        """
+        plan = self.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
+        if operation.record_ref or not plan.identifier:
+            return [operation.record_ref] if operation.record_ref else []
+        payload = operation.payload
+        objects = [item for item in (payload if isinstance(payload, list) else [payload]) if isinstance(item, dict)]
+        return [key for key in Batch.of(objects).column(plan.identifier.path) if isinstance(key, (str, int))]
+
+    def _do_get(self, endpoint, plan, operation):
+        if not operation.record_ref:
+            return self._list(endpoint, plan, operation.args)
+        self._check_params(operation.args, COMMON_PARAMS)
+        record = self._find(endpoint, plan, operation.record_ref)
+        data = self._represent(self._select(plan, operation.args), record)[0]
         return Answer(200, {"status": "success", "data": data}, record_ids=record._ids, count=1)
 
-    def _do_post(self, endpoint, plan, record_ref, args, payload):
-        return self._write(endpoint, plan, args, payload, self._check_creatable)
+    def _do_post(self, endpoint, plan, operation):
+        return self._write(endpoint, plan, operation, self._check_creatable)
 
-    def _do_put(self, endpoint, plan, record_ref, args, payload):
-        if record_ref and not isinstance(payload, dict):
-            raise BadPayload(self.env._("The body must be an object."))
-        record = self._find(endpoint, plan, record_ref) if record_ref else None
-        return self._write(endpoint, plan, args, payload, self._check_updatable, record)
+    def _do_put(self, endpoint, plan, operation):
+        record = None
+        if operation.record_ref:
+            if not isinstance(operation.payload, dict):
+                raise BadPayload(self.env._("The body must be an object."))
+            record = self._find_unchanged(endpoint, plan, operation)
+        return self._write(endpoint, plan, operation, self._check_updatable, record)
 
     _do_patch = _do_put
 
-    def _do_delete(self, endpoint, plan, record_ref, args, payload):
-        if record_ref:
-            self._check_params(args, ())
-            record = self._find(endpoint, plan, record_ref)
+    def _do_delete(self, endpoint, plan, operation):
+        if operation.record_ref:
+            self._check_params(operation.args, ())
+            record = self._find_unchanged(endpoint, plan, operation)
             self._remove(endpoint, record)
             return Answer(200, {"status": "success", "data": {"id": record.id}}, record_ids=record._ids, count=1)
-        self._check_params(args, WRITE_PARAMS)
-        if payload is None or payload == []:
+        self._check_params(operation.args, WRITE_PARAMS)
+        if operation.payload is None or operation.payload == []:
             raise BadPayload(self.env._("Tell which records to delete: /<id>, or record identifiers in the body."))
-        self._check_size(endpoint, payload)
-        return self._delete_listed(endpoint, plan, args, payload)
+        self._check_size(endpoint, operation.payload)
+        return self._delete_listed(endpoint, plan, operation)
 
     # ------------------------------------------------------------------
     # Reading
@@ -227,6 +249,16 @@ class BjApiSyncInbound(models.AbstractModel):
         if len(ids) > 1:
             raise RecordConflict(self.env._("Several records have the identifier %s.", record_ref))
         return self.env[plan.model].browse(ids)
+
+    def _find_unchanged(self, endpoint, plan, operation):
+        """Find the record of a path, if it still is as the caller knows it.
+
+        :raises PreconditionFailed: if it is not
+        """
+        record = self._find(endpoint, plan, operation.record_ref)
+        if operation.matches and not operation.matches(self._represent(self._select(plan, operation.args), record)[0]):
+            raise PreconditionFailed(self.env._("The record has changed since."))
+        return record
 
     # ------------------------------------------------------------------
     # Query parameters
@@ -362,18 +394,16 @@ class BjApiSyncInbound(models.AbstractModel):
 
     def _check_size(self, endpoint, payload):
         if isinstance(payload, list) and len(payload) > endpoint.limit:
-            message = self.env._("At most %s items in one request.", endpoint.limit)
-            error = BadPayload(message)
-            error.http_status = 413
-            raise error
+            raise PayloadTooLarge(self.env._("At most %s items in one request.", endpoint.limit))
 
-    def _write(self, endpoint, plan, args, payload, check, record=None):
+    def _write(self, endpoint, plan, operation, check, record=None):
         """Create or update what a body describes.
 
-        :param check: notes the faults of rows that this method may not write, ``check(endpoint, batch, rows)``
+        :param check: notes the faults of rows that this method may not write, ``check(endpoint, plan, batch, rows)``
         :param record: the record that the path names
         :rtype: Answer
         """
+        args, payload = operation.args, operation.payload
         self._check_params(args, COMMON_PARAMS + WRITE_PARAMS)
         selected, atomic = self._select(plan, args), endpoint.all_or_nothing or self._get_flag(args, "atomic")
         if not isinstance(payload, (dict, list)):
@@ -381,35 +411,48 @@ class BjApiSyncInbound(models.AbstractModel):
         self._check_size(endpoint, payload)
         many = isinstance(payload, list)
         payloads = payload if many else [payload]
-        targets = record and record._ids
+        before = {} if operation.dry_run else None
 
         def work(items):
-            return self._write_items(endpoint, plan, payloads, items, check, targets)
+            return self._write_items(plan, payloads, items, partial(check, endpoint), record and record._ids, before)
 
-        if not many:
-            rows, errors = work([0]), {}
-        else:
-            rows, errors = self._split(plan, list(range(len(payloads))), work, atomic)
+        rows, errors = self._split(plan, list(range(len(payloads))), work, atomic) if many else (work([0]), {})
         records = self.env[plan.model].browse([row.record_id for row in rows])
         data = self._represent(selected, records)
         created = sum(row.created for row in rows)
         status = 207 if errors else 201 if rows and created == len(rows) else 200
-        if not many:
-            location = self._get_ref(endpoint, plan, records) if created else ""
+        changes = before is not None and self._get_changes(plan, rows, records, before)
+        if many:
+            meta = {"created": created, "updated": len(rows) - created, "failed": len(errors)}
+            answer = self._answer_list(status, data, errors, meta, records._ids)
+        else:
+            location = self._get_ref(endpoint, plan, records) if created and not operation.dry_run else ""
             body = {"status": "success", "data": data[0]}
-            return Answer(status, body, location=location, record_ids=records._ids, count=1)
-        meta = {"created": created, "updated": len(rows) - created, "failed": len(errors)}
-        return self._answer_list(status, data, errors, meta, records._ids)
+            answer = Answer(status, body, location=location, record_ids=records._ids, count=1)
+        if operation.dry_run:
+            answer.body["changes"] = changes if many else changes[0]
+        return answer
+
+    def _get_changes(self, plan, rows, records, before):
+        """Return key -> old and new value of each item."""
+        changes = []
+        for row, after in zip(rows, self._represent(plan, records), strict=True):
+            old, new = _flatten(before.get(row.item, {})), _flatten(after)
+            changes.append(
+                {key: {"old": old.get(key), "new": new[key]} for key in new if key not in old or old[key] != new[key]}
+            )
+        return changes
 
     def _answer_list(self, status, data, errors, meta, record_ids):
         body = {"status": "success", "data": data, "meta": meta}
         if errors:
-            body["errors"] = self._flatten(errors)
+            body["errors"] = self._list_errors(errors)
         return Answer(status, body, record_ids=record_ids, count=len(data))
 
-    def _write_items(self, endpoint, plan, payloads, items, check, targets=None):
+    def _write_items(self, plan, payloads, items, check, targets=None, before=None):
         """Write some items of a request together.
 
+        :param dict before: takes the representations of the records as they were, by item
         :return: their rows, in order
         :rtype: list[Row]
         :raises BadPayload: with the faults of all items, ``errors`` having ``index``
@@ -421,9 +464,13 @@ class BjApiSyncInbound(models.AbstractModel):
             raise _faults({index: [{"pointer": "", "message": message}] for index in wrong})
         batch = Batch.of([payloads[index] for index in items], items)
         rows = mapper._parse(plan, batch, targets)
-        check(endpoint, plan, batch, rows)
+        check(plan, batch, rows)
         if batch.errors:
             raise _faults(batch.errors.by_item)
+        if before is not None:
+            matched = [row for row in rows if row.record_id]
+            records = self.env[plan.model].browse([row.record_id for row in matched])
+            before.update(zip((row.item for row in matched), self._represent(plan, records), strict=True))
         mapper._store(rows)
         self.env.flush_all()
         self._check_created(plan, [row.record_id for row in rows if row.created])
@@ -516,7 +563,7 @@ class BjApiSyncInbound(models.AbstractModel):
         status = self._get_status(exc)
         return {items[0]: [{"message": str(exc.args[0]), "status": status, **error} for error in errors]}
 
-    def _flatten(self, errors):
+    def _list_errors(self, errors):
         """Return what the answer says of failed items, in order."""
         return [
             {"index": index, "code": error.get("status", 400)}
@@ -572,9 +619,9 @@ class BjApiSyncInbound(models.AbstractModel):
         except REFUSALS as exc:
             raise RecordConflict(self.env._("The record cannot be deleted: %s", exc.args[0])) from exc
 
-    def _delete_listed(self, endpoint, plan, args, payload):
+    def _delete_listed(self, endpoint, plan, operation):
         """Delete the records whose identifiers a body lists, bare or as objects."""
-        many = isinstance(payload, list)
+        payload, many = operation.payload, isinstance(operation.payload, list)
         payloads = [self._as_object(plan, item) for item in (payload if many else [payload])]
         mapper = self.env["bj.api.sync.mapper"]
 
@@ -593,7 +640,7 @@ class BjApiSyncInbound(models.AbstractModel):
         if not many:
             record_id = work([0])[0]
             return Answer(200, {"status": "success", "data": {"id": record_id}}, record_ids=(record_id,), count=1)
-        atomic = endpoint.all_or_nothing or self._get_flag(args, "atomic")
+        atomic = endpoint.all_or_nothing or self._get_flag(operation.args, "atomic")
         ids, errors = self._split(plan, list(range(len(payloads))), work, atomic)
         meta = {"deleted": len(ids), "failed": len(errors)}
         return self._answer_list(207 if errors else 200, [{"id": rid} for rid in ids], errors, meta, tuple(ids))
@@ -614,3 +661,14 @@ def _faults(by_item, message=None):
     statuses = {error.get("status", 400) for error in errors}
     exc.http_status = statuses.pop() if len(statuses) == 1 else 400
     return exc
+
+
+def _flatten(data, prefix=""):
+    """Return an object with the keys of its nested objects as dotted keys."""
+    result = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            result |= _flatten(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result

@@ -495,7 +495,7 @@ class BjApiSyncMapper(models.AbstractModel):
             self.env[plan.model].concat(*same).with_prefetch(records._ids).write(vals)
 
     def _get_changes(self, row, record):
-        """Return the values of a row that differ from the record's, and keep both in the row."""
+        """Return the values of a row that differ from the record's."""
         changes = {}
         for name, value in row.vals.items():
             field = record._fields[name]
@@ -506,7 +506,6 @@ class BjApiSyncMapper(models.AbstractModel):
                 continue
             old = record[name].id if field.type == "many2one" else record[name]
             if old != (new if field.type == "many2one" else _normalize(field, new, record)):
-                row.changes[name] = (old, new)
                 changes[name] = new
         return changes
 

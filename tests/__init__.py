@@ -7,3 +7,4 @@ from . import test_security_config
 from . import test_server_action
 from . import test_views
 from . import test_paging
+from . import test_safety

@@ -178,8 +178,6 @@ class Row:
     record_id: int = 0
     created: bool = False
     stored: bool = False
-    #: field name -> (old, new) of what was written to a matched record
-    changes: dict = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -265,6 +263,26 @@ class Endpoint:
     all_or_nothing: bool
     tracking_disable: bool
     log_policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One request, free of HTTP objects.
+
+    :param str method: GET, POST, PUT, PATCH or DELETE
+    :param str record_ref: the record in the path, empty for the whole collection
+    :param dict args: the query parameters: name -> list of texts
+    :param payload: the parsed body, None if there was none
+    :param matches: tells whether a representation is the one the caller knows; None if the caller does not care
+    :param bool dry_run: whether the changes are to be told, field by field
+    """
+
+    method: str
+    record_ref: str = ""
+    args: dict = field(default_factory=dict)
+    payload: object = None
+    matches: object = None
+    dry_run: bool = False
 
 
 @dataclass(slots=True)

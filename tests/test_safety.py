@@ -1,0 +1,124 @@
+from odoo.tests import tagged
+
+from .common import ApiHttpCase
+
+
+@tagged("-at_install", "post_install")
+class TestSafety(ApiHttpCase):
+    """What makes requests safe to repeat, safe to try, and safe against lost updates."""
+
+    def setUp(self):
+        super().setUp()
+        self.config_in = self.partner_config(filter_domain="[('ref', '=like', 'S-%')]")
+        self.ann = self.env["res.partner"].create({"name": "Ann", "ref": "S-1", "city": "Ulm"})
+
+    def count(self):
+        return self.env["res.partner"].search_count([("ref", "=like", "S-%")])
+
+    # Idempotency-Key
+
+    def post(self, payload, key, **options):
+        return self.call("POST", "/people", payload, headers={"Idempotency-Key": key, **options})
+
+    def test_same_key_same_request(self):
+        payload = {"name": "No identifier", "code": "S-2"}
+        first = self.post(payload, "key-1")
+        again = self.post(payload, '"key-1"')
+        self.assert_answer(first, 201)
+        self.assertEqual((again.status_code, again.content), (201, first.content))
+        for name in ("Location", "ETag"):
+            self.assertEqual(again.headers[name], first.headers[name])
+        self.assertEqual(again.headers["Idempotent-Replayed"], "true")
+        self.assertNotIn("Idempotent-Replayed", first.headers)
+        self.assertNotEqual(again.headers["X-Request-ID"], first.headers["X-Request-ID"])
+        self.assertEqual(self.count(), 2)
+
+    def test_same_key_other_request(self):
+        self.assert_answer(self.post({"name": "A", "code": "S-2"}, "key-1"), 201)
+        self.assert_answer(self.post({"name": "B", "code": "S-2"}, "key-1"), 422)
+        response = self.call("PUT", "/people", {"name": "A", "code": "S-2"}, headers={"Idempotency-Key": "key-1"})
+        self.assert_answer(response, 422)
+        self.assert_answer(self.post({"name": "B", "code": "S-2"}, "key-2"), 200)
+
+    def test_key_of_a_failed_request(self):
+        """What was refused is refused again; what failed before it began is as if it had not been."""
+        self.assert_answer(self.post({"name": 5, "code": "S-2"}, "key-1"), 400)
+        self.assertIn("Idempotent-Replayed", self.post({"name": 5, "code": "S-2"}, "key-1").headers)
+        self.assert_answer(self.call("POST", "/people", {}, token="wrong", headers={"Idempotency-Key": "key-2"}), 401)
+        self.assert_answer(self.call("POST", "/people", data="{", headers={"Idempotency-Key": "key-2"}), 400)
+        self.assert_answer(self.post({"name": "B", "code": "S-2"}, "key-2"), 201)
+
+    def test_bad_keys(self):
+        for key in ("", '""', "x" * 256):
+            self.assert_answer(self.post({"name": "B", "code": "S-2"}, key), 400)
+        self.assert_answer(self.call("GET", "/people", headers={"Idempotency-Key": ""}), 200)
+
+    def test_key_expires(self):
+        self.assert_answer(self.post({"name": "A", "code": "S-2"}, "key-1"), 201)
+        keys = self.env["bj.api.idempotency.key"].search([("key", "=", "key-1")])
+        keys.create_date = "2020-01-01"
+        self.assert_answer(self.post({"name": "B", "code": "S-2"}, "key-1"), 200)
+        self.assertEqual(self.env["bj.api.idempotency.key"].search_count([("key", "=", "key-1")]), 1)
+        keys.create_date = "2020-01-01"
+        self.env["bj.api.idempotency.key"]._gc_keys()
+        self.assertFalse(keys.exists())
+
+    # ETag
+
+    def test_if_none_match(self):
+        url = f"/people/{self.ann.id}"
+        etag = self.call("GET", url).headers["ETag"]
+        response = self.call("GET", url, headers={"If-None-Match": f'"x", W/{etag}'})
+        self.assertEqual((response.status_code, response.content, response.headers["ETag"]), (304, b"", etag))
+        self.ann.write({"street": False})
+        self.assertEqual(self.call("GET", url, headers={"If-None-Match": etag}).status_code, 304)
+        self.ann.city = "Bern"
+        self.assert_answer(self.call("GET", url, headers={"If-None-Match": etag}), 200)
+        self.assertNotIn("ETag", self.call("GET", "/people").headers)
+
+    def test_if_match(self):
+        url = f"/people/{self.ann.id}"
+        etag = self.call("GET", url).headers["ETag"]
+        response = self.call("PATCH", url, {"name": "Anna"}, headers={"If-Match": etag})
+        self.assert_answer(response, 200)
+        self.assertEqual(self.call("GET", url).headers["ETag"], response.headers["ETag"])
+        for method, payload in (("PUT", {"name": "x"}), ("PATCH", {"name": "x"}), ("DELETE", None)):
+            self.assert_answer(self.call(method, url, payload, headers={"If-Match": etag}), 412)
+            self.assert_answer(self.call(method, url, payload, headers={"If-Match": f"W/{etag}"}), 412)
+        self.assertEqual(self.ann.name, "Anna")
+        self.assert_answer(self.call("PUT", "/people", {"code": "S-1"}, headers={"If-Match": etag}), 400)
+        self.assert_answer(self.call("PUT", url, {"name": "Annie"}, headers={"If-Match": "*"}), 200)
+        self.assert_answer(self.call("DELETE", url, headers={"If-Match": self.call("GET", url).headers["ETag"]}), 200)
+
+    # Prefer: tx=rollback
+
+    def dry(self, method, path, payload=None):
+        response = self.call(method, path, payload, headers={"Prefer": "tx=rollback"})
+        self.assertEqual(response.headers.get("Preference-Applied"), "tx=rollback" if response.ok else None)
+        return response
+
+    def test_dry_update(self):
+        body = self.assert_answer(self.dry("PATCH", f"/people/{self.ann.id}", {"address": {"city": "Bern"}}), 200)
+        self.assertEqual(body["data"]["address"]["city"], "Bern")
+        self.assertEqual(body["changes"], {"address.city": {"old": "Ulm", "new": "Bern"}})
+        self.assertEqual(self.ann.city, "Ulm")
+
+    def test_dry_create(self):
+        response = self.dry("POST", "/people", {"code": "S-2", "name": "Bob"})
+        body = self.assert_answer(response, 201)
+        self.assertEqual(body["changes"]["name"], {"old": None, "new": "Bob"})
+        self.assertNotIn("Location", response.headers)
+        self.assertEqual(self.count(), 1)
+        self.assert_answer(self.dry("POST", "/people", {"code": "S-2", "name": 5}), 400)
+
+    def test_dry_list(self):
+        payload = [{"code": "S-1", "name": "Anna"}, {"code": "S-2"}, {"code": "S-3", "name": "C"}]
+        body = self.assert_answer(self.dry("POST", "/people", payload), 207)
+        self.assertEqual(body["meta"], {"created": 1, "updated": 1, "failed": 1})
+        self.assertEqual(body["changes"][0], {"name": {"old": "Ann", "new": "Anna"}})
+        self.assertEqual((self.ann.name, self.count()), ("Ann", 1))
+
+    def test_dry_delete(self):
+        self.assert_answer(self.dry("DELETE", f"/people/{self.ann.id}"), 200)
+        self.assert_answer(self.dry("DELETE", "/people", ["S-1"]), 200)
+        self.assertTrue(self.ann.exists())
