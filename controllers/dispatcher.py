@@ -113,14 +113,12 @@ class BjApiSyncDispatcher(Dispatcher):
         env, config_id, key = self.request.env, self.endpoint.config_id, self.idempotency_key
         operation = self._get_operation(self.request.params.get("record_ref", ""))
         identifiers = env["bj.api.sync.inbound"]._get_identifiers(self.endpoint, operation)
-        if key or identifiers:
-            companion = bookkeeping.companion_cursor(env)
-            stored = key and env["bj.api.idempotency.key"]._begin(companion, config_id, key, self.fingerprint)
-            if stored:
-                status, headers, body = stored
-                headers["Idempotent-Replayed"] = "true"
-                return self._make_response(status, body.encode(), headers), Answer(status, {})
-            bookkeeping.lock_identifiers(companion, config_id, identifiers)
+        stored = key and env["bj.api.idempotency.key"]._begin(config_id, key, self.fingerprint)
+        if stored:
+            status, headers, body = stored
+            headers["Idempotent-Replayed"] = "true"
+            return self._make_response(status, body.encode(), headers), Answer(status, {})
+        bookkeeping.lock_identifiers(env.cr, config_id, identifiers)
         self.key_begun = key
         answer = self._dispatch(endpoint)
         response = self._respond_conditionally(answer)

@@ -14,8 +14,8 @@ HOURS = 24
 class BjApiIdempotencyKey(models.Model):
     """A key a caller gave to a write, and the answer: who asks again gets the answer again.
 
-    The row is written in the transaction of the data, so that no crash leaves one without the other. The lock that
-    keeps two requests of one key apart, and the look-up, are on a companion cursor, which sees what is committed.
+    The row is written in the transaction of the data, so that no crash leaves one without the other. A lock that
+    comes before the transaction keeps two requests of one key apart.
 
     Source: draft-ietf-httpapi-idempotency-key-header.
     """
@@ -37,10 +37,9 @@ class BjApiIdempotencyKey(models.Model):
     _key_uniq = models.UniqueIndex("(config_id, user_id, key)")
 
     @api.model
-    def _begin(self, cr, config_id, key, fingerprint):
+    def _begin(self, config_id, key, fingerprint):
         """Claim a key for the current transaction, or find the answer it has.
 
-        :param cr: a companion cursor
         :param int config_id: the configuration
         :param str key: what the caller gave
         :param str fingerprint: from :meth:`_get_fingerprint`
@@ -49,9 +48,9 @@ class BjApiIdempotencyKey(models.Model):
         :raises KeyInUse: if a request with the key is still running
         :raises KeyReused: if the key belongs to another request
         """
-        if not bookkeeping.try_lock(cr, config_id, self.env.uid, key):
+        if not bookkeeping.try_lock(self.env.cr, config_id, self.env.uid, key):
             raise KeyInUse(self.env._("A request with this Idempotency-Key is still running."))
-        cr.execute(
+        rows = self.env.execute_query(
             SQL(
                 "SELECT fingerprint, status, headers, body FROM %s WHERE config_id = %s AND user_id = %s AND key = %s"
                 " AND create_date > (now() at time zone 'UTC') - interval '1 hour' * %s",
@@ -62,12 +61,12 @@ class BjApiIdempotencyKey(models.Model):
                 HOURS,
             )
         )
-        row = cr.fetchone()
-        if not row:
+        if not rows:
             return None
-        if row[0] != fingerprint:
+        [(known, status, headers, body)] = rows
+        if known != fingerprint:
             raise KeyReused(self.env._("This Idempotency-Key was used for another request."))
-        return row[1], json.loads(row[2]), row[3]
+        return status, json.loads(headers), body
 
     @api.model
     def _keep(self, config_id, key, fingerprint, status, headers, body):

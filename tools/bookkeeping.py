@@ -1,12 +1,12 @@
-"""Cursors beside the one of the business.
+"""Locks that outlive a rollback, and so come before what a transaction sees.
 
-Odoo's cursors are REPEATABLE READ: what others committed since a transaction began is invisible to it. Locks and
-look-ups that must know of it run on cursors of their own, in READ COMMITTED.
+Odoo's cursors are REPEATABLE READ: what others committed since a transaction began is invisible to it. Who waits for a
+lock inside of the transaction sees, once it has the lock, what was there before the wait. So the locks are taken for
+the session, the transaction begins anew behind them, and they are given back when it ends, whichever way.
 """
 
+import functools
 import zlib
-
-from psycopg2.extensions import ISOLATION_LEVEL_READ_COMMITTED, STATUS_IN_TRANSACTION
 
 from odoo.modules import module
 
@@ -15,51 +15,54 @@ from odoo.modules import module
 BUCKETS = 256
 
 
-def companion_cursor(env):
-    """Open a cursor that lives as long as the transaction of an environment, which begins anew.
-
-    In tests it is that environment's cursor itself, because they have but one connection.
-
-    :param env: the environment of the business, which has written nothing yet
-    :return: a cursor in READ COMMITTED; nobody needs to close it
-    """
-    if module.current_test:
-        return env.cr
-    if env.cr.connection.status == STATUS_IN_TRANSACTION:
-        env.cr.rollback()  # what the business sees must not be older than the locks it waited for
-    companion = env.registry.cursor()
-    companion.connection.set_isolation_level(ISOLATION_LEVEL_READ_COMMITTED)
-    env.cr.postcommit.add(companion.close)
-    env.cr.postrollback.add(companion.close)
-    return companion
-
-
 def try_lock(cr, *names):
-    """Take a lock until the end of the cursor's transaction, unless somebody has it.
+    """Take a lock until the end of the transaction, unless somebody has it.
 
+    :param cr: a cursor that has written nothing yet; its transaction begins anew
     :param names: what is locked
     :return: whether it was taken
     :rtype: bool
     """
-    cr.execute("SELECT pg_try_advisory_xact_lock(%s)", [_number(names)])
-    return cr.fetchone()[0]
+    if module.current_test:  # there is but one connection, which never ends its transaction
+        return True
+    number = _number(names)
+    cr.execute("SELECT pg_try_advisory_lock(%s)", [number])
+    taken = cr.fetchone()[0]
+    if taken:
+        _begin_anew(cr, [number])
+    return taken
 
 
 def lock_identifiers(cr, config_id, identifiers):
-    """Wait for everybody else who writes records of the same identifiers, until the end of the cursor's transaction.
+    """Wait for everybody else who writes records of the same identifiers, until the end of the transaction.
 
-    :param cr: a companion cursor
+    :param cr: a cursor that has written nothing yet; its transaction begins anew
     :param int config_id: the configuration
     :param identifiers: what tells the records apart
     :type identifiers: Iterable
     """
-    buckets = sorted({_number((config_id, "identifier", _bucket(identifier))) for identifier in identifiers})
-    if buckets:  # in one order for everybody, so that nobody waits for each other
-        cr.execute("SELECT pg_advisory_xact_lock(number) FROM unnest(%s) AS number", [buckets])
+    buckets = {zlib.crc32(str(identifier).encode("utf-8", "replace")) % BUCKETS for identifier in identifiers}
+    numbers = sorted(_number((config_id, "identifier", bucket)) for bucket in buckets)
+    if numbers and not module.current_test:  # in one order for everybody, so that nobody waits for each other
+        cr.execute("SELECT pg_advisory_lock(number) FROM unnest(%s) AS number", [numbers])
+        _begin_anew(cr, numbers)
 
 
-def _bucket(identifier):
-    return zlib.crc32(str(identifier).encode("utf-8", "replace")) % BUCKETS
+def _begin_anew(cr, numbers):
+    """Begin a transaction that sees what those who had the locks left, and gives them back at its end."""
+    cr.clear()
+    cr.connection.rollback()  # past the cursor's hooks, which may hold earlier locks
+    unlock = functools.partial(_unlock, cr.connection, numbers)
+    cr.postcommit.add(unlock)
+    cr.postrollback.add(unlock)
+
+
+def _unlock(connection, numbers):
+    if connection.closed:  # and the locks with it
+        return
+    with connection.cursor() as cr:
+        cr.execute("SELECT pg_advisory_unlock(number) FROM unnest(%s) AS number", [numbers])
+    connection.rollback()
 
 
 def _number(names):
