@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import json
 import logging
@@ -15,6 +16,7 @@ from werkzeug.exceptions import (
     HTTPException,
     MethodNotAllowed,
     NotAcceptable,
+    RequestEntityTooLarge,
     UnsupportedMediaType,
 )
 from werkzeug.http import parse_etags, quote_etag
@@ -35,6 +37,8 @@ SAFE_METHODS = ("GET", "HEAD")
 BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 #: headers of an answer that are answered again with it
 KEPT_HEADERS = ("Location", "ETag", "Link")
+#: how much more than allowed is read, in bytes: senders that do not look for an answer before then get it at last
+LINGER = 16 * 1024 * 1024
 
 
 class BjApiSyncDispatcher(Dispatcher):
@@ -67,13 +71,27 @@ class BjApiSyncDispatcher(Dispatcher):
     def fingerprint(self):
         """What tells this request from others with the same idempotency key."""
         httprequest = self.request.httprequest
-        parts = (self.method.encode(), httprequest.path.encode(), httprequest.query_string, httprequest.get_data())
+        parts = (self.method.encode(), httprequest.path.encode(), httprequest.query_string, self.body)
         return self.request.env["bj.api.idempotency.key"]._get_fingerprint(*parts)
 
     @property
     def args(self):
         """The query parameters: name -> list of texts."""
         return {key: list(texts) for key, texts in self.request.httprequest.args.lists()}
+
+    @functools.cached_property
+    def body(self):
+        """The raw body of the request.
+
+        :raises RequestEntityTooLarge: if it is larger than the endpoint takes, whether its length is announced or not
+        """
+        limit = self.endpoint.edge.max_body_size
+        # werkzeug refuses what is announced to be larger, and cuts silently what is not announced
+        self.request.httprequest.max_content_length = limit + LINGER
+        data = self.request.httprequest.get_data()
+        if len(data) > limit:
+            raise RequestEntityTooLarge(self.request.env._("The body may have %s KiB at most.", limit // 1024))
+        return data
 
     @classmethod
     def is_compatible_with(cls, request):
@@ -201,7 +219,7 @@ class BjApiSyncDispatcher(Dispatcher):
         """
         if self.method in SAFE_METHODS:
             return None
-        data = self.request.httprequest.get_data()
+        data = self.body
         if not data.strip():
             return None
         mimetype = self.request.httprequest.mimetype
@@ -352,7 +370,7 @@ class BjApiSyncDispatcher(Dispatcher):
             "url": httprequest.url,
             "response_code": response.status_code,
             "request_headers": dict(httprequest.headers),
-            "request_body": httprequest.get_data() if self.method not in SAFE_METHODS else b"",
+            "request_body": self._get_logged_body(),
             "response_headers": dict(response.headers),
             "response_body": response.get_data(),
             "duration": time.monotonic() - self.started,
@@ -362,6 +380,12 @@ class BjApiSyncDispatcher(Dispatcher):
             "user_id": self.request.env.uid,
             "company_id": self.endpoint.company_id or self.request.env.company.id,
         }
+
+    def _get_logged_body(self):
+        try:
+            return self.body if self.method not in SAFE_METHODS else b""
+        except HTTPException:  # too large, or cut off
+            return b""
 
 
 def _get_etag(data):

@@ -6,6 +6,8 @@ UPDATE bj_api_sync_config
        login = NULL,
        password = NULL,
        bearer_token = NULL,
+       signing_secret = NULL,
+       signing_secret_previous = NULL,
        request_url = regexp_replace(request_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i')
  WHERE request_type = 'out';
 

@@ -2,12 +2,14 @@ from . import bj_http_method
 from . import bj_api_sync_cached
 from . import bj_api_sync_secret
 from . import bj_api_sync_config
+from . import bj_api_sync_config_edge
 from . import bj_api_sync_config_line
 from . import bj_api_sync_header
 from . import bj_api_sync_param
 from . import bj_api_sync_mapper
 from . import bj_api_sync_value
 from . import bj_api_sync_script
+from . import bj_api_sync_message
 from . import bj_api_sync_inbound
 from . import bj_api_sync_client
 from . import bj_api_sync_outbound

@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 from odoo import api, fields, models
 from odoo.exceptions import UserError, ValidationError
 
+from ..tools import signature
 from ..tools.secret import EncryptedChar
 
 ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -15,7 +16,9 @@ RESERVED_ENDPOINTS = ("openapi.json", "docs")
 REQUIRED_BY_AUTHORIZATION = {
     "basic": ("login", "password"),
     "bearer": ("bearer_token",),
+    "hmac": ("signing_style", "signing_secret"),
 }
+AUTHORIZATION_FIELDS = [name for names in REQUIRED_BY_AUTHORIZATION.values() for name in names]
 
 
 class BjApiSyncConfig(models.Model):
@@ -62,17 +65,34 @@ class BjApiSyncConfig(models.Model):
             ("bearer", "Bearer Token"),
             ("header", "Custom Headers"),
             ("odoo", "Odoo API Key"),
+            ("hmac", "Signed Webhook"),
         ],
         required=True,
         default="bearer",
         tracking=True,
         help="How the caller proves who it is (in), or how Odoo does to the other system (out). "
-        "Odoo API Key: a key of an Odoo user, who is also the one the request runs as.",
+        "Odoo API Key: a key of an Odoo user, who is also the one the request runs as. "
+        "Signed Webhook: a signature over the body, made with a secret that both sides know.",
     )
     authorization_types = fields.Json(compute="_compute_authorization_types")
     login = EncryptedChar(groups=MANAGER)
     password = EncryptedChar(groups=MANAGER)
     bearer_token = EncryptedChar("Bearer Token", groups=MANAGER)
+    signing_style = fields.Selection(
+        [("standard", "Standard Webhooks"), ("github", "GitHub"), ("stripe", "Stripe"), ("shopify", "Shopify")],
+        default="standard",
+        tracking=True,
+        help="Which headers carry the signature, and what it is made of.",
+    )
+    signing_secret = EncryptedChar(
+        groups=MANAGER, help="The secret both sides know. Standard Webhooks: base64, usually whsec_ before it."
+    )
+    signing_secret_previous = EncryptedChar(
+        "Previous Signing Secret",
+        groups=MANAGER,
+        help="While a secret is replaced: put the old one here, the new one above, and empty this one when "
+        "nobody signs with the old one any more.",
+    )
     limit = fields.Integer(default=100, help="The most records one request reads or writes.")
     is_paginated = fields.Boolean(
         "Is paginated?",
@@ -258,7 +278,7 @@ class BjApiSyncConfig(models.Model):
                         )
                     )
 
-    @api.constrains("authorization_type", "request_type", "login", "password", "bearer_token", "endpoint")
+    @api.constrains("authorization_type", "request_type", "endpoint", *AUTHORIZATION_FIELDS)
     def _check_authorization(self):
         for config in self.sudo():
             if config.authorization_type not in config._get_authorization_types():
@@ -284,6 +304,21 @@ class BjApiSyncConfig(models.Model):
                             field=self._fields[fname]._description_string(self.env),
                         )
                     )
+
+    @api.constrains("authorization_type", "signing_style", "signing_secret", "signing_secret_previous")
+    def _check_signing_secrets(self):
+        for config in self.sudo().filtered(lambda config: config.authorization_type == "hmac"):
+            try:
+                for secret in config._get_signing_secrets():
+                    signature.parse_secret(config.signing_style, secret)
+            except ValueError:
+                raise ValidationError(
+                    self.env._(
+                        "%(config)s: a signing secret of Standard Webhooks is base64, such as whsec_c2VjcmV0, "
+                        "and not just any text.",
+                        config=config.name,
+                    )
+                ) from None
 
     @api.constrains("user_id", "company_id", "authorization_type", "endpoint", "request_type")
     def _check_user(self):
@@ -443,6 +478,14 @@ class BjApiSyncConfig(models.Model):
         names = REQUIRED_BY_AUTHORIZATION.get(self.authorization_type, ())
         return tuple(self[name] or "" for name in names)
 
+    def _get_signing_secrets(self):
+        """Return the secrets a webhook may be signed with, the current one first.
+
+        :rtype: tuple[str]
+        """
+        self.ensure_one()
+        return tuple(filter(None, (self.signing_secret, self.signing_secret_previous)))
+
     # ------------------------------------------------------------------
     # Hooks
     # ------------------------------------------------------------------
@@ -456,7 +499,7 @@ class BjApiSyncConfig(models.Model):
         """
         self.ensure_one()
         common = {"none", "basic", "bearer", "header"}
-        return common | {"odoo"} if self.request_type == "in" else common
+        return common | {"odoo", "hmac"} if self.request_type == "in" else common
 
     # ------------------------------------------------------------------
     # Outbound

@@ -74,6 +74,7 @@ class BjApiSyncInbound(models.AbstractModel):
             credentials=tuple(digest(secret) for secret in config._get_credentials()),
             required_headers=tuple((header.key, digest(header.value or "")) for header in required),
             answer_headers=tuple((header.key, header.value or "") for header in config.header_ids - required),
+            edge=config._get_edge(),
             user_id=config.user_id.id,
             company_id=config.company_id.id,
             limit=config.limit,

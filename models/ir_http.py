@@ -1,15 +1,18 @@
 import hmac
 import re
+import time
 
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
+from werkzeug.exceptions import Conflict, Forbidden, NotFound, Unauthorized
 
 from odoo import models
 from odoo.http import request
 
-from ..tools.secret import digest
+from ..tools.secret import decrypt, digest
+from ..tools.signature import SignatureError, verify
 
 ENDPOINT_PATH = re.compile(r"/(?:bj_api_sync|api/sync)/v1/([^/]+)")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 BEARER = re.compile(r"bearer\s+(.+)", re.IGNORECASE)
 
 
@@ -30,6 +33,7 @@ class IrHttp(models.AbstractModel):
         if not endpoint:
             raise NotFound(request.env._("There is no such endpoint."))
         request.dispatcher.endpoint = endpoint
+        cls._auth_method_none()  # nobody yet: what is logged of a refusal is not flushed as anybody
         cls._bj_check_headers(endpoint)
         user_id = getattr(cls, f"_bj_authenticate_{endpoint.authorization_type}")(endpoint) or endpoint.user_id
         request.update_env(user=user_id)
@@ -52,10 +56,10 @@ class IrHttp(models.AbstractModel):
         return hmac.compare_digest(digest(received), expected)
 
     @classmethod
-    def _bj_unauthorized(cls, scheme, **values):
+    def _bj_unauthorized(cls, scheme, message=None, **values):
         """Make the exception that asks for credentials of a scheme (RFC 9110 section 11.6.1)."""
         challenge = WWWAuthenticate(scheme, {"realm": "bj_api_sync", **values})
-        return Unauthorized(request.env._("Credentials are missing or wrong."), www_authenticate=challenge)
+        return Unauthorized(message or request.env._("Credentials are missing or wrong."), www_authenticate=challenge)
 
     @classmethod
     def _bj_get_bearer(cls):
@@ -95,3 +99,25 @@ class IrHttp(models.AbstractModel):
         if not user_id:
             raise cls._bj_unauthorized("Bearer")
         return user_id
+
+    @classmethod
+    def _bj_authenticate_hmac(cls, endpoint):
+        """Check the signature over the raw body, and that the message was not received before.
+
+        :raises Conflict: for a repeated message
+        """
+        style, body = endpoint.edge.signing_style, request.dispatcher.body
+        secrets = [decrypt(secret) for secret in endpoint.edge.signing_secrets]
+        try:
+            message = verify(style, secrets, request.httprequest.headers, body, time.time())
+        except SignatureError as exc:
+            reasons = {
+                "missing": request.env._("The signature is missing, or has nothing to sign."),
+                "wrong": request.env._("The signature is wrong: another secret, or the body was changed."),
+                "expired": request.env._("The signature is too old, or its time is in the future."),
+            }
+            raise cls._bj_unauthorized("Signature", reasons[exc.reason], style=style) from exc
+        if request.dispatcher.method in SAFE_METHODS:  # reading twice harms nobody
+            return
+        if not request.env["bj.api.sync.message"]._claim(endpoint.config_id, message):
+            raise Conflict(request.env._("This message was received before."))

@@ -5,6 +5,7 @@ from . import test_inbound
 from . import test_outbound
 from . import test_security_config
 from . import test_server_action
+from . import test_signature
 from . import test_views
 from . import test_paging
 from . import test_safety

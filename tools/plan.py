@@ -3,6 +3,8 @@
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
+from .edge import Edge
+
 
 class _Absent:
     """The key is not in the payload: the field is left alone."""
@@ -251,6 +253,7 @@ class Endpoint:
     required_headers: tuple
     #: (name, value) of the headers every answer has
     answer_headers: tuple
+    edge: Edge
     user_id: int
     company_id: int
     limit: int

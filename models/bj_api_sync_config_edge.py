@@ -1,0 +1,75 @@
+from odoo import api, fields, models
+from odoo.exceptions import ValidationError
+
+from ..tools.edge import Edge, parse_networks, parse_origins
+from ..tools.secret import encrypt
+
+
+class BjApiSyncConfig(models.Model):
+    """The limits of an endpoint: how often, how much, and from where it may be called."""
+
+    _inherit = "bj.api.sync.config"
+
+    rate_limit = fields.Integer(
+        "Requests per Minute",
+        tracking=True,
+        help="More requests than this within a minute are refused (429), whoever sends them. 0: no limit.",
+    )
+    max_body_size = fields.Integer(
+        "Largest Body in KiB", default=10240, tracking=True, help="A request with a larger body is refused (413)."
+    )
+    allowed_networks = fields.Text(
+        tracking=True,
+        help="One address or network per line, IPv4 or IPv6, such as 192.0.2.0/24. Requests from elsewhere are "
+        "refused (403). Empty: from everywhere. Behind a proxy, Odoo must run in proxy mode.",
+    )
+    cors_origins = fields.Text(
+        "Web Page Origins (CORS)",
+        tracking=True,
+        help="One origin per line, such as https://shop.example.com: its pages may call the endpoint from the "
+        "browser. * for any. Empty: none.",
+    )
+
+    @api.constrains("rate_limit", "max_body_size")
+    def _check_limits(self):
+        for config in self:
+            if config.rate_limit < 0 or not 1 <= config.max_body_size <= 1024 * 1024:
+                raise ValidationError(
+                    self.env._(
+                        "%(config)s: Requests per Minute cannot be negative, and the Largest Body is between "
+                        "1 KiB and 1048576 KiB (1 GiB).",
+                        config=config.name,
+                    )
+                )
+
+    @api.constrains("allowed_networks", "cors_origins")
+    def _check_networks(self):
+        for config in self:
+            try:
+                parse_networks(config.allowed_networks or "")
+                parse_origins(config.cors_origins or "")
+            except ValueError as exc:
+                raise ValidationError(
+                    self.env._(
+                        "%(config)s: %(error)s. Networks look like 192.0.2.0/24 or 2001:db8::/32, origins like "
+                        "https://shop.example.com; one per line.",
+                        config=config.name,
+                        error=exc,
+                    )
+                ) from exc
+
+    def _get_edge(self):
+        """Compile the limits, for the cached endpoint; secrets are encrypted.
+
+        :rtype: Edge
+        """
+        self.ensure_one()
+        is_signed = self.authorization_type == "hmac"
+        return Edge(
+            max_body_size=self.max_body_size * 1024,
+            rate_limit=self.rate_limit,
+            networks=parse_networks(self.allowed_networks or ""),
+            cors_origins=parse_origins(self.cors_origins or ""),
+            signing_style=self.signing_style if is_signed else "",
+            signing_secrets=tuple(encrypt(secret) for secret in self._get_signing_secrets()) if is_signed else (),
+        )
