@@ -17,6 +17,7 @@ from werkzeug.exceptions import (
     MethodNotAllowed,
     NotAcceptable,
     RequestEntityTooLarge,
+    TooManyRequests,
     UnsupportedMediaType,
 )
 from werkzeug.http import parse_etags, quote_etag
@@ -26,6 +27,7 @@ from odoo.http import Dispatcher, Response
 
 from ..exceptions import REFUSALS
 from ..tools import bookkeeping
+from ..tools.edge import get_cors_headers, get_preflight_headers
 from ..tools.plan import Answer, Operation
 
 _logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class BjApiSyncDispatcher(Dispatcher):
         self.payload = None
         #: the idempotency key, once the request is being worked on
         self.key_begun = ""
+        self.quota = None
         request_id = request.httprequest.headers.get("X-Request-ID", "")
         self.trace_id = request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
 
@@ -101,6 +104,10 @@ class BjApiSyncDispatcher(Dispatcher):
         """Check and parse the request, serve it, make the response and its log."""
         self.request.params = dict(args)  # addons read it after every request, whatever its method
         allowed = self._get_allowed()
+        if self.is_preflight():
+            return self._respond(Answer(HTTPStatus.NO_CONTENT, {}, self._get_preflight_headers(allowed)))
+        if self.endpoint.edge.rate_limit:
+            self._take_quota()
         if self.method == "OPTIONS":
             return self._respond(Answer(HTTPStatus.NO_CONTENT, {}, {"Allow": ", ".join(allowed)}))
         if self.method not in allowed:
@@ -207,6 +214,32 @@ class BjApiSyncDispatcher(Dispatcher):
         }
         return ", ".join(f'<{base}{"?" if query else ""}{query}>; rel="{rel}"' for rel, query in urls.items())
 
+    def is_preflight(self):
+        """Tell whether a browser asks if a page of another origin may send a request (Fetch, section 4.8)."""
+        if self.method != "OPTIONS" or not self.endpoint.edge.cors_origins:
+            return False
+        headers = self.request.httprequest.headers
+        return "Origin" in headers and "Access-Control-Request-Method" in headers
+
+    def _get_preflight_headers(self, allowed):
+        headers, edge = self.request.httprequest.headers, self.endpoint.edge
+        requested = headers.get("Access-Control-Request-Headers", "")
+        known = [name for name, _ in self.endpoint.required_headers]
+        return get_preflight_headers(edge.cors_origins, headers["Origin"], allowed, requested, known)
+
+    def _take_quota(self):
+        """Count the request, once, however often Odoo tries it again.
+
+        After authentication: else whoever knows the URL could use up the requests of those who may send them.
+
+        :raises TooManyRequests: if it is one too many within the minute (RFC 6585 section 4)
+        """
+        limit, config_id = self.endpoint.edge.rate_limit, self.endpoint.config_id
+        self.quota = self.quota or self.request.env["bj.api.sync.rate"]._take(config_id, limit)
+        if self.quota.is_exceeded:
+            message = self.request.env._("At most %s requests per minute.", limit)
+            raise TooManyRequests(message, retry_after=self.quota.wait)
+
     def _get_allowed(self):
         methods = self.endpoint.methods
         return [*methods, *(("HEAD",) if "GET" in methods else ()), "OPTIONS"]
@@ -266,8 +299,17 @@ class BjApiSyncDispatcher(Dispatcher):
         response.headers["Cache-Control"] = "no-store" if "ETag" not in headers else "private, no-cache"
         response.headers["X-Content-Type-Options"] = "nosniff"
         if self.endpoint:
+            if self.quota or self.endpoint.edge.cors_origins:
+                response.headers.update(self._get_edge_headers())
             response.headers.update(self.endpoint.answer_headers)
         return response
+
+    def _get_edge_headers(self):
+        headers = self.quota.get_headers() if self.quota else {}
+        if self.endpoint.edge.cors_origins:
+            origin = self.request.httprequest.headers.get("Origin", "")
+            headers |= get_cors_headers(self.endpoint.edge.cors_origins, origin)
+        return headers
 
     def handle_error(self, exc):
         """Turn any exception into a JSON response, after a rollback, with a log that survives it.
@@ -352,6 +394,9 @@ class BjApiSyncDispatcher(Dispatcher):
         if not env or env.cr.closed or not self.endpoint:
             return
         values = self._get_log_values(response) | {"status": "error", "error_message": _explain(exc, status)}
+        if status == HTTPStatus.TOO_MANY_REQUESTS:  # refusing must cost less than serving
+            env["bj.api.log"]._record_later(values, self.endpoint.log_policy)
+            return
         if env.cr.readonly:
             env["bj.api.log"]._record_own_cursor(values, self.endpoint.log_policy)
             return

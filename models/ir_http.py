@@ -8,6 +8,7 @@ from werkzeug.exceptions import Conflict, Forbidden, NotFound, Unauthorized
 from odoo import models
 from odoo.http import request
 
+from ..tools.edge import is_inside
 from ..tools.secret import decrypt, digest
 from ..tools.signature import SignatureError, verify
 
@@ -26,6 +27,7 @@ class IrHttp(models.AbstractModel):
         """Find the configuration of the path, check the caller's credentials, become its user.
 
         :raises NotFound: if nothing is exposed at the path
+        :raises Forbidden: if the caller's address is not one of the allowed networks
         :raises Unauthorized: if a credential is missing or wrong (RFC 9110 section 15.5.2)
         """
         match = ENDPOINT_PATH.match(request.httprequest.path)
@@ -34,6 +36,10 @@ class IrHttp(models.AbstractModel):
             raise NotFound(request.env._("There is no such endpoint."))
         request.dispatcher.endpoint = endpoint
         cls._auth_method_none()  # nobody yet: what is logged of a refusal is not flushed as anybody
+        if endpoint.edge.networks and not is_inside(request.httprequest.remote_addr or "", endpoint.edge.networks):
+            raise Forbidden(request.env._("Requests from your address are not accepted."))
+        if request.dispatcher.is_preflight():
+            return  # the browser asks before it sends credentials; only the dispatcher's answer to OPTIONS follows
         cls._bj_check_headers(endpoint)
         user_id = getattr(cls, f"_bj_authenticate_{endpoint.authorization_type}")(endpoint) or endpoint.user_id
         request.update_env(user=user_id)

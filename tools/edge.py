@@ -1,6 +1,7 @@
 """What is checked of a request before anything is done for it: where it comes from, and how large it may be."""
 
 import ipaddress
+import math
 import re
 from dataclasses import dataclass
 
@@ -43,6 +44,38 @@ class Edge:
     signing_style: str = ""
     #: encrypted
     signing_secrets: tuple = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What is left of the requests of a minute."""
+
+    limit: int
+    #: with this request; more than the limit for one that is refused
+    used: int
+    #: until the next minute begins
+    seconds: float
+
+    @property
+    def is_exceeded(self):
+        """Whether the request is one too many."""
+        return self.used > self.limit
+
+    @property
+    def wait(self):
+        """Seconds after which there is a new quota, whole and at least one."""
+        return max(1, math.ceil(self.seconds))
+
+    def get_headers(self):
+        """Return the fields of draft-ietf-httpapi-ratelimit-headers-10.
+
+        :rtype: dict[str, str]
+        """
+        left = max(0, self.limit - self.used)
+        return {
+            "RateLimit-Policy": f'"minute";q={self.limit};w=60',
+            "RateLimit": f'"minute";r={left};t={self.wait}',
+        }
 
 
 def parse_networks(text):
