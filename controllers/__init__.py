@@ -1,2 +1,3 @@
 from . import dispatcher  # before the routes, which name its routing type
 from . import main
+from . import openapi

@@ -12,6 +12,7 @@ from . import bj_api_sync_script
 from . import bj_api_sync_message
 from . import bj_api_sync_rate
 from . import bj_api_sync_inbound
+from . import bj_api_sync_openapi
 from . import bj_api_sync_client
 from . import bj_api_sync_outbound
 from . import bj_api_log

@@ -10,6 +10,7 @@ from odoo.tools.translate import LazyTranslate
 
 from ..exceptions import BadPayload
 from ..tools import codec
+from ..tools import schema as json_schema
 from ..tools.plan import ABSENT, Batch, Links, escape
 
 _lt = LazyTranslate(__name__)
@@ -89,6 +90,39 @@ class BjApiSyncValue(models.AbstractModel):
         :rtype: list
         """
         raise NotImplementedError
+
+    def _get_schema(self, line, model, writing=False):
+        """Describe the values of a line as JSON Schema (draft 2020-12, the dialect of OpenAPI 3.1).
+
+        :param PlanLine line: the configuration line
+        :param model: an empty recordset of the plan's model, in the environment that serves it
+        :param bool writing: describe what is accepted, not what is answered
+        :return: the schema; empty if it may be any value, with ``readOnly`` if none is accepted
+        :rtype: dict
+        """
+        field = model._fields.get(line.field_name)
+        if field is None:
+            return {}
+        schema = dict(json_schema.SCHEMAS.get(field.type, {}))
+        if field.type == "selection":
+            schema |= self._get_choices(field)
+        if field.type == "char":
+            schema |= {"maxLength": field.size} if field.size else {}
+        if line.digits is not None and not writing:
+            schema["description"] = self.env._("Rounded to %s decimals.", line.digits)
+        numeric = field.type in json_schema.NEVER_NULL
+        kept = field.required and field.store and not field.company_dependent
+        if writing and kept and field.type in ("char", "text"):
+            schema["minLength"] = 1
+        return schema if kept or (numeric and not writing) else json_schema.nullable(schema)
+
+    def _get_choices(self, field):
+        """Return the values of a selection as ``enum``, with their labels in the description."""
+        choices = field._description_selection(self.env)
+        schema = {"enum": [value for value, _label in choices]}
+        if choices and len(choices) <= 30:
+            schema["description"] = ", ".join(f"{value}: {label}" for value, label in choices)
+        return schema
 
     def _expected(self, line, value, selection=None):
         """Say what was expected instead of a value."""
@@ -179,6 +213,22 @@ class BjApiSyncValueRelational(models.AbstractModel):
         ids, columns = mapper._read_columns(mapping, [mapping.identifier], query)
         return ids, columns[0]
 
+    def _get_schema(self, line, model, writing=False):
+        mapping, many = line.mapping, line.field_type in codec.TO_MANY
+        nested = self.env["bj.api.sync.openapi"]._get_ref(mapping, "input" if writing else "object")
+        scalar = None
+        if mapping.identifier:
+            value_model = self.env["bj.api.sync.value.plain"]
+            scalar = value_model._get_schema(mapping.identifier, model.env[mapping.model], writing)
+        if not writing:
+            schema = scalar if scalar and line.relation_output == "identifier" else nested
+            return {"type": "array", "items": schema} if many else json_schema.nullable(schema)
+        if scalar:
+            if line.field_type != "one2many":  # only lines of a one2many may be without
+                json_schema.place(nested, mapping.identifier.path, {}, required=True)
+            nested = {"anyOf": [nested, json_schema.not_null(scalar)]}
+        return json_schema.nullable({"type": "array", "items": nested} if many else nested)
+
     def _parse(self, line, batch, records):
         cells = batch.column(line.path)
         targets = [[] for _cell in cells]
@@ -240,6 +290,12 @@ class BjApiSyncValueScript(models.AbstractModel):
             return super()._serialize(line, records)
         evaluate = self.env["bj.api.sync.script"]._compile(line)
         return [self._to_json(line, evaluate(record, {})) for record in records]
+
+    def _get_schema(self, line, model, writing=False):
+        if writing:
+            # a script that does not look at the payload makes the value by itself
+            return {} if "request_data" in line.script else {"readOnly": True}
+        return {} if line.script_on_read else super()._get_schema(line, model)
 
     def _parse(self, line, batch, records):
         evaluate = self.env["bj.api.sync.script"]._compile(line)

@@ -49,6 +49,20 @@ class IrHttp(models.AbstractModel):
         request.update_context(allowed_company_ids=[company_id])
 
     @classmethod
+    def _bj_accepts(cls, endpoint):
+        """Tell whether a request to any other path has the credentials of an endpoint.
+
+        :param Endpoint endpoint: the compiled configuration
+        :rtype: bool
+        """
+        try:
+            cls._bj_check_headers(endpoint)
+            getattr(cls, f"_bj_authenticate_{endpoint.authorization_type}")(endpoint)
+        except Unauthorized:
+            return False
+        return True
+
+    @classmethod
     def _bj_check_headers(cls, endpoint):
         """Check the required headers: credentials by themselves, or on top of an authorization type."""
         received = request.httprequest.headers

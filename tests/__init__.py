@@ -3,6 +3,7 @@ from . import test_config
 from . import test_demo
 from . import test_edge
 from . import test_inbound
+from . import test_openapi
 from . import test_outbound
 from . import test_security_config
 from . import test_server_action
