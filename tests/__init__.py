@@ -1,4 +1,5 @@
 from . import test_client
+from . import test_codec
 from . import test_config
 from . import test_demo
 from . import test_edge
