@@ -24,7 +24,15 @@ RESULTS = ROOT / "RESULTS-inbound.md"
 SEEDED, PARTNERS, PAGED = 500, 5_000, 100_000
 LENGTH = re.compile(rb"^content-length: *(\d+)", re.I | re.M)
 FASTAPI = ["odoo-addon-fastapi==19.0.*", "odoo-addon-endpoint-route-handler==19.0.*"]
-FASTAPI_NEEDS = ["fastapi<1", "a2wsgi<2", "fastapi-openapi-overrides", "parse-accept-language", "python-multipart", "ujson", "packaging"]
+FASTAPI_NEEDS = [
+    "fastapi<1",
+    "a2wsgi<2",
+    "fastapi-openapi-overrides",
+    "parse-accept-language",
+    "python-multipart",
+    "ujson",
+    "packaging",
+]
 
 SEED = """
 import json
@@ -298,7 +306,9 @@ def measure_throughput(peers, rounds, seconds, clients=4):
     for _ in range(rounds):
         for name, peer in peers.items():
             done, started = [0] * clients, time.perf_counter()
-            threads = [threading.Thread(target=_work_until, args=(peer, started + seconds, done, i)) for i in range(clients)]
+            threads = [
+                threading.Thread(target=_work_until, args=(peer, started + seconds, done, i)) for i in range(clients)
+            ]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -315,7 +325,9 @@ def _work_until(peer, end, done, place):
 
 def measure_paging(peers, rounds):
     """Compare the first page with the last one, by offset and, where there is one, by cursor."""
-    pages = {name: (lambda peer=peer: peer.list(0), lambda peer=peer: peer.list(PAGED - 100)) for name, peer in peers.items()}
+    pages = {
+        name: (lambda peer=peer: peer.list(0), lambda peer=peer: peer.list(PAGED - 100)) for name, peer in peers.items()
+    }
     ours = peers["ours"]
     first = deep = "/bj_api_sync/v1/bench-partners?sort=id&limit=100&cursor="
     with contextlib.suppress(SystemExit):
@@ -359,7 +371,9 @@ def check(peers, cursor):
         if name != "sql":
             peer.nested(company[0], children)
             assert_stored(cursor, name, company, "parent_id IS NULL")
-            assert_stored(cursor, name, children, f"parent_id = (SELECT id FROM res_partner WHERE ref = '{company[0]['ref']}')")
+            assert_stored(
+                cursor, name, children, f"parent_id = (SELECT id FROM res_partner WHERE ref = '{company[0]['ref']}')"
+            )
         assert_stored(cursor, name, new)
         assert_stored(cursor, name, half)
 
@@ -367,7 +381,9 @@ def check(peers, cursor):
 def assert_stored(cursor, name, values, where="true"):
     """Assert that each of some partners is stored once, with all its values; contacts have their company's address."""
     refs = [vals["ref"] for vals in values]
-    names = [field for field in FIELDS[:-1] if where in ("true", "parent_id IS NULL") or field in ("name", "ref", "email")]
+    names = [
+        field for field in FIELDS[:-1] if where in ("true", "parent_id IS NULL") or field in ("name", "ref", "email")
+    ]
     cursor.execute(f"SELECT {', '.join(names)} FROM res_partner WHERE ref = ANY(%s) AND {where} ORDER BY ref", [refs])
     expected = sorted(([vals[field] for field in names] for vals in values), key=lambda row: row[1])
     stored = [list(row) for row in cursor.fetchall()]

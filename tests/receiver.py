@@ -4,7 +4,8 @@ In a test::
 
     with Receiver() as receiver:
         receiver.on("/orders", status=503, times=2)
-        ...  # send to receiver.url + "/orders", then look at receiver.requests[-1].json
+        ...send something to receiver.url + "/orders"...
+        self.assertEqual(receiver.requests[-1].json, {...})
 
 As a program: ``python tests/receiver.py --port 8970``. Paths that work from any HTTP client: ``/status/503``,
 ``/slow/3``, ``/redirect?to=URL``, ``/broken-json``, ``/drop``, ``/large/BYTES``, and ``/_received`` (GET
@@ -15,15 +16,19 @@ lists what came in, DELETE forgets it). Every other path answers 200 and
 import argparse
 import itertools
 import json
+import re
 import socket
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+MAX_LARGE_BYTES = 256 * 1024 * 1024
+MAX_SLOW_SECONDS = 120.0
 
 
 @dataclass
@@ -33,9 +38,9 @@ class Received:
     method: str
     path: str
     query: dict[str, list[str]]
-    headers: dict[str, str]  # names in lower case
+    headers: dict[str, str]
     body: str
-    json: Any  # None if the body is not JSON
+    json: Any
     connection_id: int
     at: float
 
@@ -48,8 +53,8 @@ class Reply:
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
-    drop: bool = False  # close the connection without an answer
-    garbage: bool = False  # answer something that is not HTTP
+    drop: bool = False
+    garbage: bool = False
     times: int | None = None
 
 
@@ -73,34 +78,54 @@ class _Handler(BaseHTTPRequestHandler):
         """Silent: the receiver prints its own line per request, when asked to."""
 
     def _handle(self) -> None:
-        url, content = urlsplit(self.path), None
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        url, body, content = urlsplit(self.path), self._read_body(), None
         with suppress(ValueError):
             content = json.loads(body)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        query = parse_qs(url.query, keep_blank_values=True)
-        text = body.decode("utf-8", "replace")
-        received = (self.command, url.path, query, headers, text, content, self.connection_id, time.time())
-        self._send(self.receiver._answer(Received(*received)))
+        self._send(
+            self.receiver._answer(
+                Received(
+                    method=self.command,
+                    path=url.path,
+                    query=parse_qs(url.query, keep_blank_values=True),
+                    headers={name.lower(): value for name, value in self.headers.items()},
+                    body=body.decode("utf-8", "replace"),
+                    json=content,
+                    connection_id=self.connection_id,
+                    at=time.time(),
+                )
+            )
+        )
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _handle
 
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     def _send(self, reply: Reply) -> None:
-        stopping = reply.delay and self.receiver._stopping.wait(reply.delay)  # True: stopped meanwhile
+        stopping = self.receiver._stopping.wait(reply.delay) if reply.delay else False
         if stopping or reply.drop or reply.garbage:
             self.close_connection = True
-            self.wfile.write(b"\x00\x01 this is not HTTP\r\n\r\n" if reply.garbage else b"")
+            if reply.garbage:
+                self.wfile.write(b"\x00\x01 this is not HTTP\r\n\r\n")
             return
         content = reply.body if isinstance(reply.body, (str, bytes)) else json.dumps(reply.body)
         content = content.encode() if isinstance(content, str) else content
         if reply.body is None or reply.status in (204, 304):  # these two never have a body (RFC 9110)
             content = b""
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(content))} | reply.headers
         self.send_response(reply.status)
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(content))} | reply.headers
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content if self.command != "HEAD" else b"")
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
 
 class _Server(ThreadingHTTPServer):
@@ -117,12 +142,13 @@ class Receiver:
     def __init__(self, port: int = 0, verbose: bool = False) -> None:
         self.requests: list[Received] = []
         self.verbose = verbose
-        self._scripts: dict[str, list[Reply]] = defaultdict(list)
+        self._scripts: dict[str, deque[Reply]] = defaultdict(deque)
         self._counter, self._connection_ids = itertools.count(1), itertools.count(1)
         self._connections: set[socket.socket] = set()
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"receiver": self}))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.port: int = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> "Receiver":
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -146,7 +172,13 @@ class Receiver:
         Answers queue up in the order given. One with ``times=N`` is given N times, one without it for good.
         """
         with self._lock:
-            self._scripts[path] += [Reply(**reply)] * reply.get("times", 1)
+            self._scripts[path].append(Reply(**reply))
+
+    def clear(self) -> None:
+        """Forget all requests and scripted answers."""
+        with self._lock:
+            self.requests.clear()
+            self._scripts.clear()
 
     def wait_for(self, count: int, timeout: float = 10.0) -> list[Received]:
         """Wait until ``count`` requests came in, at most ``timeout`` seconds, and return those that did."""
@@ -162,25 +194,28 @@ class Receiver:
                     self.requests.clear()
                 return Reply(body=[asdict(received) for received in self.requests])
             self.requests.append(request)
-            number, scripted = next(self._counter), self._take_scripted(request.path)
+            default = Reply(body={"id": next(self._counter), "ok": True, "received": request.json})
+            scripted = self._take_scripted(request.path)
         if self.verbose:
             print(request.method, request.path, request.body[:200], flush=True)
-        default = Reply(body={"id": number, "ok": True, "received": request.json})
         return scripted or self._built_in(request) or default
 
     def _take_scripted(self, path: str) -> Reply | None:
         queue = self._scripts[path]
-        return queue.pop(0) if queue and queue[0].times else next(iter(queue), None)
+        if queue and queue[0].times is not None:
+            queue[0].times -= 1
+            return queue[0] if queue[0].times > 0 else queue.popleft()
+        return queue[0] if queue else None
 
     def _built_in(self, request: Received) -> Reply | None:
         name, _, argument = request.path[1:].partition("/")
-        number = int(argument) if argument.isdecimal() else 0
+        number = float(argument) if re.fullmatch(r"\d+(\.\d+)?", argument) else 0.0
         if name == "status" and 200 <= number <= 599:
-            return Reply(status=number, body={"status": number})
+            return Reply(status=int(number), body={"status": int(number)})
         if name == "large":
-            return Reply(body=b'"%s"' % (b"x" * min(number, 1 << 28)))
+            return Reply(body=b'"%s"' % (b"x" * int(min(number, MAX_LARGE_BYTES))))
         return {
-            "slow": Reply(body={"ok": True}, delay=min(number, 120)),
+            "slow": Reply(body={"ok": True}, delay=min(number, MAX_SLOW_SECONDS)),
             "redirect": Reply(status=302, headers={"Location": request.query.get("to", ["/"])[0]}),
             "broken-json": Reply(body='{"id": 1, "ok"'),
             "drop": Reply(drop=True),
