@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class House:
     """One database and the addons that Odoo gets on top of its own."""
 
     def __init__(self, database, addons=(), pythonpath=""):
-        self.database, self.log = database, CACHE / "log" / f"{database}.log"
+        self.database, self.log = database, Path(tempfile.gettempdir()) / f"{database}.log"
         addons_path = ",".join([os.environ["BJ_DEV_ADDONS"], *map(str, addons)])
         self.options = ["-d", database, *DB_ARGS, "--addons-path", addons_path]
         self.environment = os.environ | {"PYTHONPATH": str(pythonpath)}
