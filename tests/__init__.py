@@ -4,11 +4,15 @@ from . import test_config
 from . import test_demo
 from . import test_edge
 from . import test_inbound
+from . import test_log
+from . import test_neutralize
 from . import test_openapi
 from . import test_outbound
+from . import test_paging
+from . import test_redact
+from . import test_safety
+from . import test_secret
 from . import test_security_config
 from . import test_server_action
 from . import test_signature
 from . import test_views
-from . import test_paging
-from . import test_safety

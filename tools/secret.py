@@ -29,6 +29,10 @@ KEY_FILE = "bj_api_sync.key"
 _warned = set()
 
 
+class Ciphertext(str):
+    """An encrypted value in Odoo's cache, as opposed to plain text that is yet to be encrypted."""
+
+
 class EncryptedChar(fields.Char):
     """A Char whose column holds ciphertext, and whose value leaves Odoo through reading only.
 
@@ -50,8 +54,13 @@ class EncryptedChar(fields.Char):
         return False
 
     def convert_to_cache(self, value, record, validate=True):
+        if isinstance(value, Ciphertext):
+            return value
         value = super().convert_to_cache(value, record, validate)
-        return encrypt(value) if value else None
+        return Ciphertext(encrypt(value)) if value else None
+
+    def convert_to_write(self, value, record):
+        return self.convert_to_record(value, record) if isinstance(value, Ciphertext) else value
 
     def convert_to_record(self, value, record):
         if value is None:
@@ -65,8 +74,12 @@ class EncryptedChar(fields.Char):
     def convert_to_export(self, value, record):
         return ""
 
-    def get_column_update(self, record):
-        return record.env.transaction.field_data[self][record.id]  # ciphertext already
+    def convert_to_column(self, value, record, values=None, validate=True):
+        value = self.convert_to_cache(value, record, validate)
+        return value and str(value)
+
+    def _insert_cache(self, records, values):
+        super()._insert_cache(records, [value and Ciphertext(value) for value in values])
 
     def _condition_to_sql(self, field_expr, operator, value, model, alias, query):
         if operator not in ("in", "not in") or any(value):

@@ -1,0 +1,29 @@
+from odoo.fields import Command
+from odoo.modules.neutralize import get_neutralization_queries
+from odoo.tests import tagged
+
+from .common import ApiCase
+
+
+@tagged("post_install", "-at_install", "neutralize")
+class TestNeutralize(ApiCase):
+    def test_nothing_goes_out_of_a_copy(self):
+        out = self.partner_config(
+            request_type="out",
+            endpoint=False,
+            request_url="https://user:pw@shop.example.com:8443/orders?x=1",
+            http_method_ids=self.methods("POST"),
+            login="robot",
+            password="out-password",
+            header_ids=[Command.create({"key": "X-Key", "value": "out-header"})],
+        )
+        inbound = self.partner_config(endpoint="copied-people", bearer_token="in-token")
+        self.env.flush_all()
+        for query in get_neutralization_queries(["bj_api_sync"]):
+            self.env.cr.execute(query)
+        self.env.invalidate_all()
+        self.assertFalse(out.active)
+        self.assertEqual(out.request_url, "https://neutralized.invalid/orders?x=1")
+        self.assertEqual([out.login, out.password, out.bearer_token, out.header_ids.value], [False] * 4)
+        self.assertTrue(inbound.active)
+        self.assertEqual(inbound.bearer_token, "in-token")
