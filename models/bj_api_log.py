@@ -49,7 +49,7 @@ class BjApiLog(models.Model):
 
     _name = "bj.api.log"
     _description = "API Log"
-    _order = "id desc"
+    _order = "create_date desc, id desc"  # ids follow the order of writing, not of the exchanges
     _log_access = False
 
     name = fields.Char(required=True)
@@ -66,6 +66,7 @@ class BjApiLog(models.Model):
     response_body = fields.Text()
     duration = fields.Float("Duration (s)", digits=(12, 4), aggregator="avg")
     error_message = fields.Text()
+    error_summary = fields.Char("Error", compute="_compute_error_summary")
     trace_id = fields.Char("Trace ID", index="btree_not_null")
     model = fields.Char("Model Name", index="btree_not_null")
     record_id = fields.Many2oneReference("Record", model_field="model")
@@ -87,6 +88,12 @@ class BjApiLog(models.Model):
         for log in self:
             log.request_body_pretty = _prettify(log.request_body)
             log.response_body_pretty = _prettify(log.response_body)
+
+    @api.depends("error_message")
+    def _compute_error_summary(self):
+        for log in self:
+            lines = (log.error_message or "").strip().splitlines() or [""]
+            log.error_summary = lines[-1] if lines[0].startswith("Traceback (") else lines[0]
 
     @api.depends("model", "record_id")
     @api.depends_context("uid")

@@ -63,9 +63,7 @@ class TestLog(ApiCase):
         )
         self.assertEqual(log.name, "GET ***")
         self.assertEqual(log.url, "https://***@example.com/?token=***&x=***")
-        self.assertEqual(
-            log.request_headers, "Authorization: Bearer ***\nX-Shop: ***\nAccept: application/json"
-        )
+        self.assertEqual(log.request_headers, "Authorization: Bearer ***\nX-Shop: ***\nAccept: application/json")
         self.assertEqual(log.request_body, '{"name": "Ada", "password": "***", "note": "my ***"}')
         self.assertEqual(log.response_headers, "Set-Cookie: ***\nContent-Type: application/json")
         self.assertEqual(log.response_body, '{"echo": ["***", "***"]}')
@@ -84,9 +82,7 @@ class TestLog(ApiCase):
 
     def test_cut(self):
         self.set_parameter("log_body_limit", "10")
-        log = self.Log._record(
-            self.values(response_body=b"0123456789abc", response_content_type="text/plain")
-        )
+        log = self.Log._record(self.values(response_body=b"0123456789abc", response_content_type="text/plain"))
         self.assertEqual(log.response_body, "0123456789\n[cut: the whole has 13 bytes]")
         self.set_parameter("log_body_limit", "a typing error")
         self.assertEqual(self.Log._record(self.values(response_body="abc")).response_body, "abc")
@@ -124,9 +120,7 @@ class TestLog(ApiCase):
 
     def test_later_of_what_is_gone(self):
         gone = self.env["res.users"].browse(2**31 - 1)
-        self.Log._write_batch(
-            [(self.values(user_id=gone.id, config_id=2**31 - 1, trace_id="gone"), None, None)]
-        )
+        self.Log._write_batch([(self.values(user_id=gone.id, config_id=2**31 - 1, trace_id="gone"), None, None)])
         log = self.Log.search([("trace_id", "=", "gone")])
         self.assertEqual((len(log), log.user_id.id, log.config_id.id), (1, False, False))
 
@@ -162,9 +156,7 @@ class TestLog(ApiCase):
             with self.assertRaises(AccessError):
                 call()
         with self.assertRaises(AccessError):
-            self.Log.with_user(new_test_user(self.env, "log_portal", "base.group_portal")).create(
-                self.values()
-            )
+            self.Log.with_user(new_test_user(self.env, "log_portal", "base.group_portal")).create(self.values())
 
     def test_nobody_changes_logs(self):
         log = self.Log._record(self.values())
@@ -182,9 +174,7 @@ class TestLog(ApiCase):
         ours, theirs = self.env.company, self.env["res.company"].create({"name": "Theirs"})
         shared = self.partner_config(endpoint="shared-people", company_id=False)
         foreign = self.partner_config(endpoint="foreign-people", company_id=False)
-        self.env.cr.execute(
-            "UPDATE bj_api_sync_config SET company_id = %s WHERE id = %s", [theirs.id, foreign.id]
-        )
+        self.env.cr.execute("UPDATE bj_api_sync_config SET company_id = %s WHERE id = %s", [theirs.id, foreign.id])
         self.env.invalidate_all()
         visible = {
             "ours": self.Log.create(self.values(company_id=ours.id)),
@@ -195,9 +185,7 @@ class TestLog(ApiCase):
             "theirs": self.Log.create(self.values(company_id=theirs.id)),
             "of their configuration": self.Log.create(self.values(config_id=foreign.id, company_id=False)),
         }
-        user = new_test_user(
-            self.env, "log_company", "bj_api_sync.group_user", company_ids=[Command.set(ours.ids)]
-        )
+        user = new_test_user(self.env, "log_company", "bj_api_sync.group_user", company_ids=[Command.set(ours.ids)])
         mine = self.Log.with_user(user).search([])
         for name, log in visible.items():
             self.assertIn(log, mine, name)
@@ -219,6 +207,14 @@ class TestLog(ApiCase):
         ):
             log = self.Log._record(self.values(request_body=text))
             self.assertEqual(log.request_body_pretty, log.request_body)
+
+    def test_error_summary(self):
+        for message, summary in [
+            ("first\nsecond", "first"),
+            ("Traceback (most recent call last):\n  File\nKeyError: 'x'\n", "KeyError: 'x'"),
+            (False, False),
+        ]:
+            self.assertEqual(self.Log._record(self.values(error_message=message)).error_summary or False, summary)
 
     def test_record(self):
         partner = self.env["res.partner"].create({"name": "Logged Partner"})
@@ -253,18 +249,14 @@ class TestLog(ApiCase):
         Settings = self.env["res.config.settings"]
         self.set_parameter("log_retention_days", "90")
         self.assertEqual(Settings.create({}).bj_api_sync_log_retention_days, 90)
-        Settings.create(
-            {"bj_api_sync_log_retention_days": 0, "bj_api_sync_allowed_hosts": " a.internal "}
-        ).execute()
+        Settings.create({"bj_api_sync_log_retention_days": 0, "bj_api_sync_allowed_hosts": " a.internal "}).execute()
         get_param = self.env["ir.config_parameter"].get_param
         self.assertEqual(get_param("bj_api_sync.log_retention_days"), "0")
         self.assertEqual(get_param("bj_api_sync.allowed_hosts"), "a.internal")
         self.assertEqual(Settings.create({}).bj_api_sync_log_retention_days, 0)
         with self.assertRaises(ValidationError):
             Settings.create({"bj_api_sync_log_body_limit": -1})
-        self.assertEqual(
-            Settings.create({}).action_bj_api_sync_rotate_secrets()["tag"], "display_notification"
-        )
+        self.assertEqual(Settings.create({}).action_bj_api_sync_rotate_secrets()["tag"], "display_notification")
 
 
 @tagged("post_install", "-at_install")
