@@ -17,7 +17,7 @@ from odoo.tools.constants import GC_UNLINK_LIMIT
 
 from ..tools import redact
 from ..tools.batch import Batch
-from ..tools.secret import EncryptedChar, decrypt, encrypt
+from ..tools.secret import EncryptedChar, decrypt, digest, encrypt
 
 _logger = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ class BjApiLog(models.Model):
     error_summary = fields.Char("Error", compute="_compute_error_summary")
     trace_id = fields.Char("Trace ID", index="btree_not_null")
     model = fields.Char("Model Name", index="btree_not_null")
-    record_id = fields.Many2oneReference("Record", model_field="model")
+    record_id = fields.Many2oneReference(model_field="model")
     record_count = fields.Integer("Records")
     remote_address = fields.Char()
-    user_id = fields.Many2one("res.users", "User", ondelete="set null")
-    company_id = fields.Many2one("res.company", "Company", ondelete="set null", index="btree_not_null")
+    user_id = fields.Many2one("res.users", ondelete="set null")
+    company_id = fields.Many2one("res.company", ondelete="set null", index="btree_not_null")
     request_body_pretty = fields.Text("Request", compute="_compute_pretty")
     response_body_pretty = fields.Text("Response", compute="_compute_pretty")
     record_name = fields.Char(compute="_compute_record_name")
@@ -276,13 +276,18 @@ class BjApiLog(models.Model):
         return values
 
     @api.model
-    @ormcache("config_id")
     def _get_config_data(self, config_id):
-        """Return what logging needs to know of a configuration, which drops this cache when it changes.
+        """Return what logging needs to know of a configuration.
 
         :param int config_id: id of a configuration, or 0
         :rtype: ConfigData
         """
+        return self._load_config_data(config_id, digest("which key encrypts"))
+
+    @api.model
+    @ormcache("config_id", "key")
+    def _load_config_data(self, config_id, key):
+        """Cache the data until a configuration changes, or the key its secrets are encrypted with in memory."""
         config = self.env["bj.api.sync.config"].sudo().browse(config_id or ()).exists()
         secret_headers = config.header_ids.filtered(lambda header: not HARMLESS_HEADERS.fullmatch(header.key))
         return ConfigData(

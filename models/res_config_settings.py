@@ -32,11 +32,12 @@ class ResConfigSettings(models.TransientModel):
 
     def set_values(self):
         """Keep a zero as such: the base class deletes the parameter, and the default would be back."""
-        super().set_values()
+        result = super().set_values()
         parameters = self.env["ir.config_parameter"].sudo()
         for fname in ("bj_api_sync_log_retention_days", "bj_api_sync_log_body_limit"):
             if not self[fname]:
                 parameters.set_param(self._fields[fname].config_parameter, "0")
+        return result
 
     def action_bj_api_sync_rotate_secrets(self):
         """Encrypt all secrets again with the first of the configured keys."""

@@ -4,6 +4,8 @@ import time
 from datetime import timedelta
 from unittest.mock import patch
 
+from cryptography.fernet import Fernet
+
 from odoo import SUPERUSER_ID, api, fields
 from odoo.exceptions import AccessError, ValidationError
 from odoo.fields import Command
@@ -15,12 +17,13 @@ from odoo.tools import mute_logger
 
 from ..tools.batch import Batch
 from .common import TOKEN, ApiCase
+from .test_secret import KeyMixin
 
 BATCH = "odoo.addons.bj_api_sync.tools.batch"
 
 
 @tagged("post_install", "-at_install")
-class TestLog(ApiCase):
+class TestLog(KeyMixin, ApiCase):
     def setUp(self):
         super().setUp()
         self.record = self.partner_config(
@@ -75,6 +78,13 @@ class TestLog(ApiCase):
         self.record.header_ids[0].value = "changed-key"
         log = self.Log._record(self.values(request_body="changed-token changed-key"))
         self.assertEqual(log.request_body, "*** ***")
+
+    def test_another_key_does_not_stop_logging(self):
+        self.use_keys(Fernet.generate_key().decode())
+        with mute_logger("odoo.addons.bj_api_sync.tools.secret"):
+            self.env.invalidate_all()
+            log = self.Log._record(self.values(request_headers={"X-Shop": "a", "Authorization": "Basic b"}))
+        self.assertEqual(log.request_headers, "X-Shop: ***\nAuthorization: Basic ***")
 
     def test_given_secrets(self):
         log = self.Log._record(self.values(request_body="given-one"), secrets=["given-one"])
@@ -322,12 +332,12 @@ class TestBatch(BaseCase):
         super().setUp()
         self.written, self.event = [], threading.Event()
 
-    def write(self, rows):
+    def collect(self, rows):
         self.written.append(rows)
         self.event.set()
 
     def test_rows_of_a_moment_go_together(self):
-        batch = Batch(self.write, delay=0.2)
+        batch = Batch(self.collect, delay=0.2)
         start = time.monotonic()
         for i in range(5):
             batch.add(i)
@@ -336,7 +346,7 @@ class TestBatch(BaseCase):
         self.assertEqual(self.written, [[0, 1, 2, 3, 4]])
 
     def test_many_rows_do_not_wait(self):
-        batch = Batch(self.write, delay=60, size=3)
+        batch = Batch(self.collect, delay=60, size=3)
         for i in range(3):
             batch.add(i)
         self.assertTrue(self.event.wait(10))
@@ -344,7 +354,7 @@ class TestBatch(BaseCase):
         self.assertEqual([row for rows in self.written for row in rows], [0, 1, 2])
 
     def test_full_queue_is_written_by_who_fills_it(self):
-        batch = Batch(self.write, delay=60, size=99, bound=4)
+        batch = Batch(self.collect, delay=60, size=99, bound=4)
         for i in range(4):
             batch.add(i)
         self.assertEqual(self.written, [[0, 1, 2, 3]])
@@ -373,7 +383,7 @@ class TestBatch(BaseCase):
         batch.flush()
 
     def test_threads(self):
-        batch = Batch(self.write, delay=0.01, size=10, bound=50)
+        batch = Batch(self.collect, delay=0.01, size=10, bound=50)
         threads = [threading.Thread(target=lambda: [batch.add(1) for _ in range(500)]) for _ in range(4)]
         for thread in threads:
             thread.start()

@@ -8,6 +8,7 @@ then the old one can go.
 """
 
 import base64
+import contextlib
 import functools
 import hashlib
 import hmac
@@ -79,7 +80,7 @@ class EncryptedChar(fields.Char):
         return value and str(value)
 
     def _insert_cache(self, records, values):
-        super()._insert_cache(records, [value and Ciphertext(value) for value in values])
+        return super()._insert_cache(records, [value and Ciphertext(value) for value in values])
 
     def _condition_to_sql(self, field_expr, operator, value, model, alias, query):
         if operator not in ("in", "not in") or any(value):
@@ -208,10 +209,9 @@ def _create_key_file(path):
             file.write(Fernet.generate_key() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)
-        _logger.warning("Made the key of all API secrets, %s: keep a copy, but not with the database's.", path)
-    except FileExistsError:
-        pass  # the other process' key is as good
+        with contextlib.suppress(FileExistsError):  # the other process' key is as good
+            os.link(draft, path)
+            _logger.warning("Made the key of all API secrets, %s: keep a copy, not with the database's.", path)
     finally:
         os.unlink(draft)
 
