@@ -233,7 +233,8 @@ def make_values(number, refs=None):
     return [
         {
             "name": f"Grace Hopper {i}", "ref": refs[place] if refs else f"N{i:07}", "email": f"grace.{i}@example.com",
-            "phone": f"+1 555 {i:07}", "street": f"{i % 90} Harbour Street", "city": "Arlington", "zip": f"{i % 99999:05}",
+            "phone": f"+1 555 {i:07}", "street": f"{i % 90} Harbour Street", "city": "Arlington",
+            "zip": f"{i % 99999:05}",
             "country_id": 1 + i % 20, "is_company": False,
         }
         for place, i in enumerate(serials)

@@ -6,6 +6,7 @@ from . import bj_api_sync_config_edge
 from . import bj_api_sync_config_line
 from . import bj_api_sync_header
 from . import bj_api_sync_param
+from . import bj_api_sync_query
 from . import bj_api_sync_mapper
 from . import bj_api_sync_value
 from . import bj_api_sync_script

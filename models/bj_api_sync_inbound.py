@@ -133,9 +133,11 @@ class BjApiSyncInbound(models.AbstractModel):
         if not operation.record_ref:
             return self._list(endpoint, plan, operation.args)
         self._check_params(operation.args, COMMON_PARAMS)
-        record = self._find(endpoint, plan, operation.record_ref)
-        data = self._represent(self._select(plan, operation.args), record)[0]
-        return Answer(200, {"status": "success", "data": data}, record_ids=record._ids, count=1)
+        query = self._query_one(endpoint, plan, operation.record_ref)
+        ids, objects = self.env["bj.api.sync.mapper"]._read(self._select(plan, operation.args), query)
+        self._check_one(ids, operation.record_ref)
+        data = {"id": ids[0]} | objects[0]
+        return Answer(200, {"status": "success", "data": data}, record_ids=ids, count=1)
 
     def _do_post(self, endpoint, plan, operation):
         return self._write(endpoint, plan, operation, self._check_creatable)
@@ -170,8 +172,8 @@ class BjApiSyncInbound(models.AbstractModel):
         mapper, model = self.env["bj.api.sync.mapper"], self.env[plan.model]
         window, selected = self._get_window(endpoint, args), self._select(plan, args)
         order = self._get_order(plan, args)
-        domain = mapper._get_domain(plan) & self._get_params_domain(endpoint, plan, args)
-        query = model._search(domain, offset=window.start, limit=window.limit + 1, order=order)
+        domain = self._get_params_domain(endpoint, plan, args)
+        query = self.env["bj.api.sync.query"]._search(plan, domain, window.start, window.limit + 1, order)
         terms = self._get_terms(model, query, order)
         if window.cursor:
             query.add_where(paging.after(terms, self._decode_cursor(order, terms, window.cursor)))
@@ -183,7 +185,7 @@ class BjApiSyncInbound(models.AbstractModel):
         if window.cursor is not None:
             del meta["offset"]
         if endpoint.is_paginated or self._get_flag(args, "count"):
-            meta["total"] = model.search_count(domain)
+            meta["total"] = model.search_count(mapper._get_domain(plan) & domain)
         cursor = ""
         if has_next and terms and window.page is None and window.offset is None:
             cursor = meta["next_cursor"] = paging.encode(order, self._get_values(model, terms, ids[-1]))
@@ -235,21 +237,26 @@ class BjApiSyncInbound(models.AbstractModel):
         :raises RecordNotFound: if there is none
         :raises RecordConflict: if several have that identifier
         """
-        mapper = self.env["bj.api.sync.mapper"]
+        ids = self._query_one(endpoint, plan, record_ref).get_result_ids()
+        self._check_one(ids, record_ref)
+        return self.env[plan.model].browse(ids)
+
+    def _query_one(self, endpoint, plan, record_ref):
+        """Return the query of the record of a path: by its database id, or by its identifier."""
         line = plan.identifier if endpoint.record_id_type == "identifier" else None
+        name, field_type = (line.field_name, line.field_type) if line else ("id", "many2one")
         try:
-            key = codec.parse_text(line.field_type if line else "many2one", record_ref)
+            key = codec.parse_text(field_type, record_ref)
         except ValueError:
             key = False
-        if line:
-            ids = mapper._match(plan, [key]).get(key, [])
-        else:
-            ids = self.env[plan.model].search(mapper._get_domain(plan) & Domain("id", "=", key)).ids if key else []
+        domain = Domain(name, "=", key) if key is not False else Domain.FALSE
+        return self.env["bj.api.sync.query"]._search(plan, domain, limit=2)
+
+    def _check_one(self, ids, record_ref):
         if not ids:
             raise RecordNotFound(self.env._("There is no record %s.", record_ref))
         if len(ids) > 1:
             raise RecordConflict(self.env._("Several records have the identifier %s.", record_ref))
-        return self.env[plan.model].browse(ids)
 
     def _find_unchanged(self, endpoint, plan, operation):
         """Find the record of a path, if it still is as the caller knows it.

@@ -86,7 +86,7 @@ class BjApiSyncMapper(models.AbstractModel):
 
         :rtype: odoo.fields.Domain
         """
-        return self.env["bj.api.sync.script"]._eval_domain(plan.filter_domain)
+        return self.env["bj.api.sync.query"]._get_domain(plan.filter_domain)
 
     # ------------------------------------------------------------------
     # Records -> payloads
@@ -231,11 +231,16 @@ class BjApiSyncMapper(models.AbstractModel):
         keys = {key for key in keys if key is not False}
         if not keys or not plan.identifier:
             return {}
-        name = plan.identifier.field_name
-        domain = Domain(name, "in", list(keys)) & self._get_domain(plan)
+        line, model = plan.identifier, self.env[plan.model]
+        query = self.env["bj.api.sync.query"]._search(plan, Domain(line.field_name, "in", list(keys)), order="id")
         found = defaultdict(list)
-        for record in self.env[plan.model].search_fetch(domain, [name], order="id"):
-            found[self._key(plan, record)].append(record.id)
+        if line.is_column:
+            sql = model._field_to_sql(model._table, line.field_name, query)
+            for record_id, key in self.env.execute_query(query.select(SQL.identifier(model._table, "id"), sql)):
+                found[key].append(record_id)
+        else:
+            for record in model.browse(query):
+                found[self._key(plan, record)].append(record.id)
         return found
 
     def _key(self, plan, record):

@@ -64,9 +64,7 @@ class TestRedact(BaseCase):
         masked = redact.body(part % ("my_password", "hidden\r\nhidden") + part % ("name", "shown") + "--b--")
         self.assertNotIn("hidden", masked)
         self.assertIn("shown", masked)
-        masked = redact.body(
-            "Authorization: Bearer hidden\n  api_key:  hidden\npassword='hi hidden' x=shown\n"
-        )
+        masked = redact.body("Authorization: Bearer hidden\n  api_key:  hidden\npassword='hi hidden' x=shown\n")
         self.assertNotIn("hidden", masked)
         self.assertIn("shown", masked)
 

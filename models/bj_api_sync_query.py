@@ -1,0 +1,107 @@
+import ast
+
+from odoo import models
+from odoo.fields import Domain
+from odoo.models import BaseModel
+from odoo.tools import Query, ormcache
+
+#: operators whose SQL depends on the condition alone, not on other records
+STABLE_OPERATORS = frozenset(
+    ["=", "!=", "<", "<=", ">", ">=", "in", "not in"]
+    + [f"{negation}{like}" for negation in ("", "not ") for like in ("like", "ilike", "=like", "=ilike")]
+)
+
+
+class BjApiSyncQuery(models.AbstractModel):
+    """The queries of a configuration: filter domain, record rules and what the request asks for.
+
+    Compiling filter domain and record rules costs more than running the query. Their SQL is kept per configuration,
+    user, companies and language where it depends on nothing else but what drops Odoo's own cache of record rules.
+    """
+
+    _name = "bj.api.sync.query"
+    _description = "API Query"
+
+    def _search(self, plan, domain=Domain.TRUE, offset=None, limit=None, order=None):
+        """Search the records a configuration lets the current user read, as ``_search`` of the model does.
+
+        :param Plan plan: the configuration, whose filter domain applies
+        :param odoo.fields.Domain domain: what the request asks for
+        :rtype: odoo.tools.Query
+        :raises AccessError: if the user may not read the model
+        """
+        model = self.env[plan.model]
+        conditions = self._get_conditions(plan.config_id, plan.model, plan.filter_domain)
+        active_name = model._active_name
+        if conditions is None or any(leaf.field_expr == active_name for leaf in domain.iter_conditions()):
+            domain &= self._get_domain(plan.filter_domain)
+            return model._search(domain, offset=offset or 0, limit=limit, order=order)
+        model.browse().check_access("read")
+        domain = domain.optimize_full(model)
+        if domain.is_false():
+            return model.browse()._as_query()
+        query = Query(self.env, model._table, model._table_sql)
+        for condition in conditions:
+            query.add_where(condition)
+        if not domain.is_true():
+            query.add_where(domain._to_sql(model, model._table, query))
+        if order:
+            query.order = model._order_to_sql(order, query)
+        query.limit, query.offset = limit, offset
+        return query
+
+    def _get_domain(self, filter_domain):
+        return self.env["bj.api.sync.script"]._eval_domain(filter_domain)
+
+    @ormcache(
+        "self.env.uid",
+        "self.env.su",
+        "self.env.lang",
+        "tuple(self.env['ir.rule']._compute_domain_context_values())",
+        "config_id",
+    )
+    def _get_conditions(self, config_id, model_name, filter_domain):
+        """Compile the filter domain and the record rules, if the outcome can be kept.
+
+        :return: SQL conditions, None if they may change without this cache being dropped
+        :rtype: tuple[odoo.tools.SQL] | None
+        """
+        model = self.env[model_name]
+        if type(model)._search is not BaseModel._search or not _is_stable_expression(filter_domain):
+            return None
+        domain = self._get_domain(filter_domain)
+        rules = Domain.TRUE if self.env.su else self.env["ir.rule"]._compute_domain(model_name, "read")
+        leaves = [*domain.iter_conditions(), *rules.iter_conditions()]
+        if not all(_is_stable(model, leaf) for leaf in leaves):
+            return None
+        query = model._search(domain)
+        if query.is_empty() or query.from_clause.code != model._as_query(ordered=False).from_clause.code:
+            return None
+        return tuple(query._where_clauses)
+
+
+def _is_stable_expression(text):
+    """Tell whether a filter domain is the same at any time for one user: no dates, no calls."""
+    try:
+        nodes = list(ast.walk(ast.parse((text or "[]").strip(), mode="eval")))
+    except SyntaxError:
+        return False
+    return not any(
+        isinstance(node, (ast.Call, ast.Attribute)) or (isinstance(node, ast.Name) and node.id != "uid")
+        for node in nodes
+    )
+
+
+def _is_stable(model, leaf):
+    """Tell whether a condition compiles to the same SQL until rules, users or companies change."""
+    field = model._fields.get(leaf.field_expr)
+    if field is None or not field.store or not field.column_type or field.company_dependent or field.search:
+        return False
+    if field.type == "many2one" and field.comodel_name == "res.company" and leaf.operator in ("child_of", "parent_of"):
+        return True
+    if leaf.operator not in STABLE_OPERATORS:
+        return False
+    if field.type != "many2one":
+        return True
+    values = [leaf.value] if isinstance(leaf.value, str) or not hasattr(leaf.value, "__iter__") else leaf.value
+    return all(value is None or isinstance(value, int) for value in values)  # a text would be searched by name
