@@ -5,6 +5,8 @@ import re
 import traceback
 
 from dateutil.relativedelta import relativedelta
+from psycopg2 import OperationalError
+from psycopg2.errors import ReadOnlySqlTransaction
 
 from odoo import fields, models
 from odoo.exceptions import UserError
@@ -17,6 +19,8 @@ from ..exceptions import BadPayload, ScriptError
 _logger = logging.getLogger(__name__)
 
 FILENAME = "<python script>"
+#: what Odoo answers by doing the request again: a serialization conflict, and a write on a read-only cursor
+RETRIED = (OperationalError, ReadOnlySqlTransaction)
 EXPRESSION = "lambda record, records, request_data: (\n%s\n)"
 REGEX = wrap_module(
     re,
@@ -96,11 +100,13 @@ class BjApiSyncScript(models.AbstractModel):
             function = safe_eval(EXPRESSION % line.script.strip(), self._get_context(line.config_id), filename=FILENAME)
         except Exception as exc:
             raise self._error(line, exc) from exc
+        # safe_eval takes them away at its end, and some of Python's own functions (strptime) look for them there
+        function.__globals__["__builtins__"] = function.__builtins__
 
         def evaluate(record, request_data):
             try:
                 return function(record, record, request_data)
-            except BadPayload:
+            except (BadPayload, *RETRIED):
                 raise
             except UserError as exc:
                 raise BadPayload(exc.args[0], [self._describe(line, exc.args[0])]) from exc
@@ -127,10 +133,15 @@ class BjApiSyncScript(models.AbstractModel):
         }
         try:
             safe_eval(line.script.strip(), context, mode="exec", filename=FILENAME)
+        except RETRIED:
+            raise
         except UserError as exc:
             raise BadPayload(exc.args[0], [self._describe(line, exc.args[0])]) from exc
         except Exception as exc:
             raise self._error(line, exc) from exc
+        if not isinstance(context["request_data"], dict):
+            message = self.env._("The Python Script of %s must leave an object in request_data.", line.label)
+            raise ScriptError(message, [self._describe(line, message)])
         return context["request_data"]
 
     def _describe(self, line, message):
