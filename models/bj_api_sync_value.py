@@ -4,6 +4,8 @@ Each turns a whole column at once: all records into JSON values, or all payloads
 """
 
 import datetime
+import json
+from types import NoneType
 
 from odoo import models
 from odoo.tools.translate import LazyTranslate
@@ -124,6 +126,32 @@ class BjApiSyncValue(models.AbstractModel):
             schema["description"] = ", ".join(f"{value}: {label}" for value, label in choices)
         return schema
 
+    def _link(self, line, batch, column, records):
+        """Turn the ids in the column of a relation into links; ids of no record would break the transaction.
+
+        :param list column: per payload an id, ids, x2many commands, False or ABSENT
+        :rtype: list
+        """
+        if line.field_type != "many2one" and line.field_type not in codec.TO_MANY:
+            return column
+        lists = [[value] if isinstance(value, int) and value else value or [] for value in column]
+        wanted = {record_id for ids in lists for record_id in ids if isinstance(record_id, int)}
+        found = set()
+        if wanted:
+            comodel = self.env[records[0]._fields[line.field_name].comodel_name].with_context(active_test=False)
+            found.update(comodel.search([("id", "in", list(wanted))])._ids)
+        for index, ids in enumerate(lists):
+            for position, record_id in enumerate(ids):
+                if isinstance(record_id, int) and record_id not in found:
+                    column[index] = ABSENT
+                    message = self.env._("No record has the id %s.", record_id)
+                    # what a script makes has no place of its own in the payload
+                    batch.fault(index, line.path if line.script else line.item_path(position), message, line.id)
+        if line.field_type == "many2one":
+            return column
+        is_ids = [isinstance(value, list) and all(isinstance(item, int) for item in value) for value in column]
+        return [Links(value, "many2many") if ids else value for value, ids in zip(column, is_ids, strict=True)]
+
     def _expected(self, line, value, selection=None):
         """Say what was expected instead of a value."""
         if line.field_type == "selection" and selection is not None:
@@ -164,26 +192,7 @@ class BjApiSyncValuePlain(models.AbstractModel):
             except ValueError:
                 column[index] = ABSENT
                 batch.fault(index, line.path, self._expected(line, value, selection), line.id)
-        if line.field_type == "many2one" or line.field_type in codec.TO_MANY:
-            self._check_exist(line, batch, column, records)
-        if line.field_type in codec.TO_MANY:
-            return [value if value is ABSENT else Links(value, "many2many") for value in column]
-        return column
-
-    def _check_exist(self, line, batch, column, records):
-        """Ids of records that are not there would break the transaction: one query tells."""
-        lists = [[] if not value else value if isinstance(value, list) else [value] for value in column]
-        wanted = {record_id for ids in lists for record_id in ids}
-        if not wanted:
-            return
-        comodel = self.env[records[0]._fields[line.field_name].comodel_name].with_context(active_test=False)
-        found = set(comodel.search([("id", "in", list(wanted))])._ids)
-        for index, ids in enumerate(lists):
-            for record_id in ids:
-                if record_id not in found:
-                    column[index] = ABSENT
-                    message = self.env._("No record has the id %s.", record_id)
-                    batch.fault(index, line.path, message, line.id)
+        return self._link(line, batch, column, records)
 
 
 class BjApiSyncValueRelational(models.AbstractModel):
@@ -239,9 +248,8 @@ class BjApiSyncValueRelational(models.AbstractModel):
                 if not isinstance(item, dict):
                     scalars.append((index, position, item))
                     continue
-                path = (*line.path, position) if line.field_type in codec.TO_MANY else line.path
                 nested.payloads.append(item)
-                nested.pointers.append(batch.pointers[index] + "".join(f"/{escape(part)}" for part in path))
+                nested.pointers.append(batch.pointer(index, line.item_path(position)))
                 nested.items.append(batch.items[index])
                 nested.parents.append(index)
                 places.append((index, position))
@@ -262,20 +270,21 @@ class BjApiSyncValueRelational(models.AbstractModel):
         """Return the items of a cell, noting a fault when it has the wrong shape."""
         if cell is ABSENT:
             return []
-        many = line.field_type in codec.TO_MANY
-        items = [] if cell is None else cell if many and isinstance(cell, list) else [cell]
-        bad_shape = (many and cell is not None and not isinstance(cell, list)) or any(
-            item is None or isinstance(item, (list, bool)) for item in items
-        )
-        if not bad_shape:
-            return items
-        expected = (
-            self.env._("Expected a list of objects or of record identifiers.")
-            if many
-            else self.env._("Expected an object or a record identifier.")
-        )
-        batch.fault(index, line.path, expected, line.id)
-        return []
+        if cell is None:
+            return []
+        if line.field_type not in codec.TO_MANY:
+            items = [cell]
+        elif isinstance(cell, list):
+            items = cell
+        else:
+            message = self.env._("Expected a list of objects or of record identifiers.")
+            batch.fault(index, line.path, message, line.id)
+            return []
+        for position, item in enumerate(items):
+            if item is None or isinstance(item, (list, bool)):
+                message = self.env._("Expected an object or a record identifier.")
+                batch.fault(index, line.item_path(position), message, line.id)
+        return items
 
 
 class BjApiSyncValueScript(models.AbstractModel):
@@ -306,10 +315,13 @@ class BjApiSyncValueScript(models.AbstractModel):
             except BadPayload as exc:
                 column.append(ABSENT)
                 batch.fault(index, line.path, exc.args[0], line.id, exc.http_status)
-        return column
+        return self._link(line, batch, column, records)
 
     def _to_json(self, line, value):
-        """Make a script's value fit for JSON."""
+        """Make a script's value fit for JSON.
+
+        :raises BadPayload: if it is not
+        """
         if isinstance(value, models.BaseModel):
             value = value.ids if line.field_type in codec.TO_MANY else value.id
         if isinstance(value, datetime.datetime):
@@ -320,19 +332,47 @@ class BjApiSyncValueScript(models.AbstractModel):
             return value.decode("utf-8", "replace")
         if value is False and line.field_type not in ("boolean", ""):
             return None
+        if not isinstance(value, (str, int, NoneType)):
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError, RecursionError) as exc:
+                message = self.env._("The script of %(line)s gave no JSON value: %(error)s", line=line.label, error=exc)
+                error = {"pointer": "".join(f"/{escape(part)}" for part in line.path), "line_id": line.id}
+                raise BadPayload(message, [error | {"message": message}]) from exc
         return value
 
     def _to_value(self, line, record, value):
-        """Make a script's value fit for the field: JSON values are checked, ORM values are taken."""
-        if value is None or value is False or isinstance(value, (datetime.date, bytes)):
-            return value or False
-        if isinstance(value, models.BaseModel):
-            return value.ids if line.field_type in codec.TO_MANY else value.id
+        """Make a script's value fit for the field: JSON values are checked, ORM values are taken.
+
+        :raises BadPayload: if it is not
+        """
         try:
+            if value is None or value is False:
+                return [] if line.field_type in codec.TO_MANY else False
+            if isinstance(value, models.BaseModel):
+                return self._to_ids(line, record, value)
+            if isinstance(value, datetime.date):
+                return self._to_moment(line, value)
+            if isinstance(value, bytes):
+                value = value.decode()
             return codec.parse(line.field_type, value, self._selection(line, record))
         except ValueError:
             message = self.env._("The script's value does not fit the field. %s", self._expected(line, value))
             raise BadPayload(message) from None
+
+    def _to_ids(self, line, record, value):
+        if value._name != record._fields[line.field_name].comodel_name:
+            raise ValueError
+        return value.ids if line.field_type in codec.TO_MANY else value.id
+
+    def _to_moment(self, line, value):
+        """Return a date or a time in UTC, as fields have them."""
+        if line.field_type not in ("date", "datetime"):
+            raise ValueError
+        if isinstance(value, datetime.datetime) and line.field_type == "datetime":
+            utc = value.astimezone(datetime.timezone.utc) if value.tzinfo else value
+            return utc.replace(microsecond=0, tzinfo=None)
+        return value
 
 
 class BjApiSyncValueRelationalScript(models.AbstractModel):
@@ -343,14 +383,11 @@ class BjApiSyncValueRelationalScript(models.AbstractModel):
     _description = "API Value: Relational Script"
 
     def _to_value(self, line, record, value):
-        if isinstance(value, models.BaseModel):
-            value = value.ids
         if line.field_type == "many2one":
             if isinstance(value, list) and len(value) < 2:
                 value = value[0] if value else False
-            return super()._to_value(line, record, value)
-        if not value:
-            return Links([], "many2many")
-        if isinstance(value, (list, tuple)) and all(isinstance(item, (list, tuple)) for item in value):
-            return list(value)
-        return Links(super()._to_value(line, record, list(value) if isinstance(value, tuple) else value), "many2many")
+        elif isinstance(value, (list, tuple)):
+            value = list(value)
+            if value and all(isinstance(item, (list, tuple)) for item in value):
+                return value  # x2many commands
+        return super()._to_value(line, record, value)
