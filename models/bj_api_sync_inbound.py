@@ -489,7 +489,7 @@ class BjApiSyncInbound(models.AbstractModel):
             if row.record_id and endpoint.existing_policy == "error":
                 message = self.env._("A record with the identifier %s exists already.", row.key)
                 batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
-            elif not row.record_id and plan.identifier and plan.identifier.field_name == "id" and row.key:
+            elif not row.record_id and plan.identifier and plan.identifier.field_name == "id" and row.key is not None:
                 message = self.env._("No record has the identifier %s.", row.key)
                 batch.fault(index, plan.identifier.path, message, plan.identifier.id, 404)
 
@@ -498,7 +498,7 @@ class BjApiSyncInbound(models.AbstractModel):
             if row.record_id:
                 continue
             path, line_id = (plan.identifier.path, plan.identifier.id) if plan.identifier else ((), None)
-            if row.key is False:
+            if row.key is None:
                 message = self.env._("The record identifier is missing.")
                 batch.fault(index, path, message, line_id)
             else:

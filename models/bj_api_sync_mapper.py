@@ -8,7 +8,7 @@ from odoo.tools import SQL, groupby, ormcache
 
 from ..exceptions import BadPayload
 from ..tools import codec
-from ..tools.plan import ABSENT, Links, Plan, PlanLine, Row, build_objects
+from ..tools.plan import ABSENT, Links, Plan, PlanLine, Row, build_objects, list_objects
 
 
 class BjApiSyncMapper(models.AbstractModel):
@@ -47,7 +47,7 @@ class BjApiSyncMapper(models.AbstractModel):
             identifier=next((line for line in lines if line.is_identifier), None),
             direction=direction,
             strict=config.strict_keys,
-            keys=frozenset(line.path[0] for line in lines if line.path),
+            objects=list_objects(line.path for line in lines if not line.is_exec),
         )
 
     def _compile_line(self, line, direction):
@@ -180,44 +180,46 @@ class BjApiSyncMapper(models.AbstractModel):
         :rtype: list[Row]
         """
         rows = self._prepare_rows(plan, batch)
-        self._resolve(plan, batch, rows)
-        if plan.identifier:
-            self._refuse_twice(plan, batch, rows)
-        if record_ids is not None:
-            self._target(plan, batch, rows, record_ids)
-        self._run_inbound(plan, batch, rows)
+        if plan.exec_lines:
+            # their ``record`` is the one matched so far; what is wrong by now they may put right
+            self._resolve(plan, batch.quiet(), rows, record_ids)
+            self._run_inbound(plan, batch, rows, range(len(rows)))
+        self._check_objects(plan, batch)
+        self._resolve(plan, batch, rows, record_ids)
+        self._refuse_twice(plan, batch, rows)
         self._fill(plan, batch, rows)
         return rows
 
     def _prepare_rows(self, plan, batch):
-        """Make the rows, with what the objects have as identifier."""
-        rows = [
-            Row(plan, item, pointer, payload)
-            for item, pointer, payload in zip(batch.items, batch.pointers, batch.payloads, strict=True)
-        ]
-        if plan.identifier:
-            for row, key in zip(rows, self._identify(plan, batch), strict=True):
-                row.key = key
-        if plan.strict:
-            for index, payload in enumerate(batch.payloads):
-                for key in payload.keys() - plan.keys - {"id"}:
-                    batch.fault(index, (key,), self.env._("Unknown key."))
-        return rows
+        return [Row(plan, item, pointer) for item, pointer in zip(batch.items, batch.pointers, strict=True)]
 
-    def _identify(self, plan, batch):
+    def _check_objects(self, plan, batch):
+        """Refuse what is no object although dotted keys lead into it, and keys that a strict plan does not know."""
+        for path, known in plan.objects:
+            if not path and not plan.strict:
+                continue
+            for index, value in enumerate(batch.column(path)):
+                if value is ABSENT or value is None:
+                    continue
+                if not isinstance(value, dict):
+                    batch.fault(index, path, self.env._("Expected an object."))
+                elif plan.strict:
+                    for key in value.keys() - known:
+                        batch.fault(index, (*path, key), self.env._("Unknown key."))
+
+    def _identify(self, plan, batch, rows):
+        """Give the rows their identifiers."""
         line = plan.identifier
-        value_model = self.env["bj.api.sync.value.plain"]
-        column = batch.column(line.path)
-        for index, value in enumerate(column):
+        if not line:
+            return
+        for index, (row, value) in enumerate(zip(rows, batch.column(line.path), strict=True)):
+            row.key = None
             if value is ABSENT or value is None:
-                column[index] = False
                 continue
             try:
-                column[index] = codec.parse(line.field_type, value)
+                row.key = codec.parse(line.field_type, value) if value != "" else None
             except ValueError:
-                column[index] = False
-                batch.fault(index, line.path, value_model._expected(line, value), line.id)
-        return column
+                batch.fault(index, line.path, self.env["bj.api.sync.value.plain"]._expected(line, value), line.id)
 
     def _match(self, plan, keys):
         """Find records by identifier: one query, whatever their number.
@@ -228,7 +230,7 @@ class BjApiSyncMapper(models.AbstractModel):
         :return: identifier -> ids of the records that have it
         :rtype: dict[Any, list[int]]
         """
-        keys = {key for key in keys if key is not False}
+        keys = {key for key in keys if key is not None}
         if not keys or not plan.identifier:
             return {}
         line, model = plan.identifier, self.env[plan.model]
@@ -247,56 +249,47 @@ class BjApiSyncMapper(models.AbstractModel):
         value = record[plan.identifier.field_name]
         return value.id if isinstance(value, models.BaseModel) else value
 
-    def _resolve(self, plan, batch, rows):
-        """Find the record of each row; several are a conflict, never "the first one"."""
+    def _resolve(self, plan, batch, rows, record_ids=None):
+        """Find the record of each row; several are a conflict, never "the first one".
+
+        :param record_ids: the record each row is meant for; an identifier of another one is a conflict
+        :type record_ids: Sequence[int]
+        """
+        self._identify(plan, batch, rows)
         found = self._match(plan, [row.key for row in rows])
         for index, row in enumerate(rows):
             ids = found.get(row.key, ())
             if len(ids) > 1:
                 self._fault_ambiguous(plan.identifier, batch, index, row.key)
-            elif ids:
-                row.record_id = ids[0]
+            row.record_id = ids[0] if len(ids) == 1 else 0
+            if record_ids and row.record_id != record_ids[index]:
+                if row.record_id:
+                    message = self.env._("Another record has the identifier %s.", row.key)
+                    batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
+                row.record_id = record_ids[index]
 
-    def _fault_ambiguous(self, line, batch, index, key):
+    def _fault_ambiguous(self, line, batch, index, key, position=None):
         message = self.env._("Several records have the identifier %s.", key)
-        batch.fault(index, line.path, message, line.id, 409)
+        batch.fault(index, line.path if position is None else line.item_path(position), message, line.id, 409)
 
     def _refuse_twice(self, plan, batch, rows):
         for key, same in groupby(enumerate(rows), key=lambda pair: pair[1].key):
-            if key is False or len(same) == 1:
+            if key is None or len(same) == 1:
                 continue
             for index, _row in same:
                 message = self.env._("The identifier %s is in the request twice.", key)
                 batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
 
-    def _target(self, plan, batch, rows, record_ids):
-        """Point the rows at given records; an identifier that belongs to another record is a conflict."""
-        for index, (row, record_id) in enumerate(zip(rows, record_ids, strict=True)):
-            if row.record_id and row.record_id != record_id:
-                message = self.env._("Another record has the identifier %s.", row.key)
-                batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
-            row.record_id = record_id
-
-    def _run_inbound(self, plan, batch, rows):
+    def _run_inbound(self, plan, batch, rows, indices):
         """Run the *Execute* lines, which may change the objects before all other lines see them."""
-        if not plan.exec_lines:
-            return
         script = self.env["bj.api.sync.script"]
         records = self._matched(plan, rows)
         for line in plan.exec_lines:
-            for index, record in enumerate(records):
+            for index in indices:
                 try:
-                    batch.payloads[index] = script._execute(line, record, batch.payloads[index])
+                    batch.payloads[index] = script._execute(line, records[index], batch.payloads[index])
                 except BadPayload as exc:
                     batch.fault(index, line.path, exc.args[0], line.id, exc.http_status)
-        if not plan.identifier:
-            return
-        changed = False
-        for row, payload, key in zip(rows, batch.payloads, self._identify(plan, batch), strict=True):
-            changed |= row.key != key
-            row.payload, row.key = payload, key
-        if changed:
-            self._resolve(plan, batch, rows)
 
     def _matched(self, plan, rows):
         """Return the matched record of each row; they share one prefetch."""
@@ -334,33 +327,38 @@ class BjApiSyncMapper(models.AbstractModel):
         """
         plan = line.mapping
         rows = self._prepare_rows(plan, batch)
-        if line.field_type == "one2many":
-            self._resolve_children(line, batch, rows, parents)
-        else:
-            self._require_key(plan, batch, rows)
-            self._resolve(plan, batch, rows)
-        if line.field_type != "one2many" and line.relation_policy == "link":
-            self._refuse_unknown(line, batch, rows)
-            written = []
-        elif line.field_type != "one2many" and line.relation_policy == "create":
-            written = [index for index, row in enumerate(rows) if not row.record_id]
-        else:
-            written = list(range(len(rows)))
+        if plan.exec_lines:
+            self._resolve_related(line, batch.quiet(), rows, parents)
+            self._run_inbound(plan, batch, rows, self._get_written(line, rows))
+        self._check_objects(plan, batch)
+        self._resolve_related(line, batch, rows, parents)
+        written = self._get_written(line, rows)
         if written:
-            part, part_rows = batch.subset(written), [rows[index] for index in written]
-            self._run_inbound(plan, part, part_rows)
-            self._fill(plan, part, part_rows)
+            self._fill(plan, batch.subset(written), [rows[index] for index in written])
         return rows
 
-    def _require_key(self, plan, batch, rows):
+    def _resolve_related(self, line, batch, rows, parents):
+        if line.field_type == "one2many":
+            self._resolve_children(line, batch, rows, parents)
+            return
+        identifier = line.mapping.identifier
+        self._resolve(line.mapping, batch, rows)
         for index, row in enumerate(rows):
-            if row.key is False:
-                path = plan.identifier.path if plan.identifier else ()
-                batch.fault(index, path, self.env._("The record identifier is missing."))
+            if row.key is None:
+                path = identifier.path if identifier else ()
+                batch.fault(index, path, self.env._("The record identifier is missing."), line.id)
+        if line.relation_policy == "link":
+            self._refuse_unknown(line, batch, rows)
+
+    def _get_written(self, line, rows):
+        """Return the indices of the rows that the line's policy lets be written."""
+        if line.field_type == "one2many" or line.relation_policy == "upsert":
+            return range(len(rows))
+        return [index for index, row in enumerate(rows) if line.relation_policy == "create" and not row.record_id]
 
     def _refuse_unknown(self, line, batch, rows):
         for index, row in enumerate(rows):
-            if not row.record_id and row.key is not False:
+            if not row.record_id and row.key is not None:
                 message = self.env._("No record has the identifier %s.", row.key)
                 batch.fault(index, line.mapping.identifier.path, message, line.id)
 
@@ -368,9 +366,11 @@ class BjApiSyncMapper(models.AbstractModel):
         """Find children by identifier among those of their own parent."""
         if not line.mapping.identifier:
             return
+        self._identify(line.mapping, batch, rows)
         found, seen = self._children(line, parents), set()
         for index, (row, parent) in enumerate(zip(rows, parents, strict=True)):
-            if row.key is False:
+            row.record_id = 0
+            if row.key is None:
                 continue
             place = (batch.parents[index], row.key)
             if place in seen:
@@ -405,14 +405,14 @@ class BjApiSyncMapper(models.AbstractModel):
         identifier = line.mapping.identifier
         value_model = self.env["bj.api.sync.value.plain"]
         keys = []
-        for index, _position, value in scalars:
+        for index, position, value in scalars:
             try:
-                keys.append(codec.parse(identifier.field_type, value) if identifier else False)
+                keys.append(codec.parse(identifier.field_type, value) if identifier and value != "" else None)
             except ValueError:
-                keys.append(False)
-            if keys[-1] is False:
+                keys.append(None)
+            if keys[-1] is None:
                 message = value_model._expected(identifier or line, value)
-                batch.fault(index, line.path, message, line.id)
+                batch.fault(index, line.item_path(position), message, line.id)
         if line.field_type == "one2many":
             children = self._children(line, [parents[index] for index, _position, _value in scalars])
             found = [
@@ -422,11 +422,12 @@ class BjApiSyncMapper(models.AbstractModel):
         else:
             matched = self._match(line.mapping, keys)
             found = [matched.get(key, ()) for key in keys]
-        for (index, _position, _value), key, ids in zip(scalars, keys, found, strict=True):
+        for (index, position, _value), key, ids in zip(scalars, keys, found, strict=True):
             if len(ids) > 1:
-                self._fault_ambiguous(line, batch, index, key)
-            elif not ids and key is not False:
-                batch.fault(index, line.path, self.env._("No record has the identifier %s.", key), line.id)
+                self._fault_ambiguous(line, batch, index, key, position)
+            elif not ids and key is not None:
+                message = self.env._("No record has the identifier %s.", key)
+                batch.fault(index, line.item_path(position), message, line.id)
         return [ids[0] if len(ids) == 1 else 0 for ids in found]
 
     # ------------------------------------------------------------------
@@ -461,7 +462,7 @@ class BjApiSyncMapper(models.AbstractModel):
     def _store_plan(self, plan, rows):
         firsts, aliases = {}, []
         for row in rows:
-            place = row.record_id or (("key", row.key) if row.key is not False else id(row))
+            place = row.record_id or (("key", row.key) if row.key is not None else id(row))
             first = firsts.setdefault(place, row)
             if first is not row:  # the same related record in several items: what comes later counts
                 first.vals.update(row.vals)

@@ -5,6 +5,7 @@ from . import test_demo
 from . import test_edge
 from . import test_inbound
 from . import test_log
+from . import test_mapping
 from . import test_neutralize
 from . import test_openapi
 from . import test_outbound

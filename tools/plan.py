@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
+from .codec import TO_MANY
 from .edge import Edge
 
 
@@ -45,6 +46,10 @@ class PlanLine:
     script_on_read: bool
     response_key: str
 
+    def item_path(self, position):
+        """Return the path of one item of the value, which is a list where the relation is one."""
+        return (*self.path, position) if self.field_type in TO_MANY else self.path
+
     @property
     def is_exec(self):
         """Whether the line runs code without assigning a value."""
@@ -64,8 +69,8 @@ class Plan:
     #: ``in`` or ``out``: that of the configuration at the top
     direction: str
     strict: bool
-    #: the first parts of all keys, what a strict configuration knows
-    keys: frozenset
+    #: (path, known keys) of the objects that dotted keys lead into, the payload itself first
+    objects: tuple
 
     def select(self, keys):
         """Keep only the lines of some keys: ``address`` is all of ``address.*``.
@@ -90,7 +95,7 @@ class Errors:
     by_item: dict = field(default_factory=lambda: defaultdict(list))
 
     def add(self, item, pointer, message, line_id=None, status=400):
-        """Note a fault.
+        """Note a fault, the first one of each pointer.
 
         :param int item: index of the item in the request
         :param str pointer: where in the item (RFC 6901)
@@ -98,7 +103,9 @@ class Errors:
         :param int line_id: the configuration line
         :param int status: the HTTP status an item with this fault is answered with
         """
-        self.by_item[item].append({"pointer": pointer, "message": message, "line_id": line_id, "status": status})
+        faults = self.by_item[item]
+        if all(fault["pointer"] != pointer for fault in faults):  # what follows from a fault is none itself
+            faults.append({"pointer": pointer, "message": message, "line_id": line_id, "status": status})
 
     def __bool__(self):
         return bool(self.by_item)
@@ -150,14 +157,23 @@ class Batch:
             [self.parents[index] for index in indices] if self.parents else [],
         )
 
+    def quiet(self):
+        """Return the same batch; faults noted in it are forgotten."""
+        return replace(self, errors=Errors())
+
     def fault(self, index, path, message, line_id=None, status=400):
         """Note a fault of the payload at ``index``."""
-        pointer = self.pointers[index] + "".join(f"/{escape(part)}" for part in path)
-        self.errors.add(self.items[index], pointer, message, line_id, status)
+        self.errors.add(self.items[index], self.pointer(index, path), message, line_id, status)
+
+    def pointer(self, index, path):
+        """Return the JSON pointer of a path in the payload at ``index``."""
+        return self.pointers[index] + "".join(f"/{escape(part)}" for part in path)
 
     @staticmethod
     def _walk(payload, path):
         for part in path:
+            if payload is None:  # null clears all that would be in the object
+                return None
             if not isinstance(payload, dict) or part not in payload:
                 return ABSENT
             payload = payload[part]
@@ -171,9 +187,8 @@ class Row:
     plan: Plan
     item: int
     pointer: str
-    payload: dict
-    #: the identifier, False if the payload has none
-    key: object = False
+    #: the identifier, None if the payload has none
+    key: object = None
     #: the values to write: ORM values, or Rows and Links not stored yet
     vals: dict = field(default_factory=dict)
     #: the matched record, later the stored one; 0 as long as there is none
@@ -199,6 +214,20 @@ class Links:
 def escape(part):
     """Escape one part of a JSON pointer (RFC 6901 section 3)."""
     return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def list_objects(paths):
+    """Return the objects that paths lead into, as (path, known keys); the payload itself may have an ``id`` too.
+
+    :param paths: the paths of all keys
+    :type paths: Iterable[tuple]
+    :rtype: tuple[tuple[tuple, frozenset]]
+    """
+    objects = {(): {"id"}}
+    for path in paths:
+        for depth, part in enumerate(path):
+            objects.setdefault(path[:depth], set()).add(part)
+    return tuple((path, frozenset(keys)) for path, keys in objects.items())
 
 
 def build_objects(keys_by_column, columns, count):

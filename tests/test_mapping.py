@@ -1,0 +1,950 @@
+import base64
+from contextlib import contextmanager
+from datetime import date, datetime
+from unittest.mock import patch
+
+from odoo.exceptions import ValidationError
+from odoo.fields import Command
+from odoo.tests import new_test_user, tagged
+from odoo.tools import mute_logger
+
+from ..exceptions import BadPayload
+from ..tools.codec import TO_MANY
+from ..tools.plan import Operation
+from .common import ApiCase
+
+
+class MappingCase(ApiCase):
+    """The engine as a request uses it, without the request."""
+
+    def as_admin(self, model):
+        return self.env[model].with_user(self.env.ref("base.user_admin"))
+
+    def handle(self, config, method, payload=None, ref="", **args):
+        inbound = self.as_admin("bj.api.sync.inbound")
+        endpoint = inbound._endpoint(config.endpoint)
+        args = {key: [text] for key, text in args.items()}
+        answer = inbound._handle(endpoint, Operation(method, ref, args, payload))
+        self.env.flush_all()
+        return answer
+
+    def post(self, config, payload):
+        """Post one object; return its record and what is answered."""
+        answer = self.handle(config, "POST", payload)
+        data = answer.body["data"]
+        return self.env[config.model_name].browse(data["id"]), data
+
+    def read(self, config, record):
+        """Return what a GET answers of a record, without its id."""
+        data = self.handle(config, "GET", ref=str(record.id)).body["data"]
+        return {key: value for key, value in data.items() if key != "id"}
+
+    @contextmanager
+    def refused(self, *pointers, status=400, message=""):
+        """Expect a refusal with exactly these pointers."""
+        with self.assertRaises(BadPayload) as caught, self.env.cr.savepoint():
+            yield caught
+        errors = caught.exception.errors
+        self.assertEqual(sorted(error["pointer"] for error in errors), sorted(pointers), errors)
+        self.assertEqual(caught.exception.http_status, status)
+        self.assertIn(message, " ".join(error["message"] for error in errors))
+
+    @contextmanager
+    def counted(self, model, method="write"):
+        """Collect the calls of a method of a model, as (records, values); it runs as ever."""
+        calls = []
+        cls = type(self.env[model])
+        original = getattr(cls, method)
+
+        def spy(records, values):
+            calls.append((records, values))
+            return original(records, values)
+
+        with patch.object(cls, method, spy):
+            yield calls
+
+
+@tagged("-at_install", "post_install")
+class TestPlain(MappingCase):
+    """Plain values and dotted keys on real fields."""
+
+    def test_every_type_both_ways(self):
+        config = self.config(
+            "res.partner",
+            ("ref", "code"),
+            ("name", "name"),
+            ("comment", "note"),
+            ("color", "color"),
+            ("partner_latitude", "geo.lat"),
+            ("is_company", "company"),
+            ("type", "kind"),
+            ("image_1920", "image"),
+            ("country_id", "country"),
+            ("category_id", "tags"),
+            ("child_ids", "children"),
+            endpoint="t-types",
+        )
+        tag = self.env["res.partner.category"].create({"name": "Gold"})
+        image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+        payload = {
+            "code": "T-1",
+            "name": "Ann",
+            "note": "<p>Hello</p>",
+            "color": 7,
+            "geo": {"lat": 1.5},
+            "company": True,
+            "kind": "invoice",
+            "image": image,
+            "country": self.env.ref("base.be").id,
+            "tags": [tag.id],
+            "children": [],
+        }
+        partner, data = self.post(config, payload)
+        self.assertEqual((partner.color, partner.partner_latitude, partner.category_id), (7, 1.5, tag))
+        self.assertEqual(base64.b64decode(partner.image_1920)[:4], b"\x89PNG")
+        self.assertEqual(data | {"image": image}, payload | {"id": partner.id})
+        self.assertEqual(base64.b64decode(data["image"])[:4], b"\x89PNG")
+
+    def test_dates(self):
+        config = self.config(
+            "res.currency.rate", ("currency_id", "currency"), ("name", "day"), ("create_date", "at"), endpoint="t-rates"
+        )
+        currency = self.env["res.currency"].create({"name": "QQQ", "symbol": "Q"})
+        rate, data = self.post(config, {"currency": currency.id, "day": "2026-01-31"})
+        self.assertEqual((rate.name, data["day"]), (date(2026, 1, 31), "2026-01-31"))
+        self.assertRegex(data["at"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+
+    def test_datetime_is_stored_as_utc(self):
+        config = self.config("ir.cron", ("cron_name", "code"), ("nextcall", "next"), endpoint="t-crons")
+        cron = self.env.ref("base.autovacuum_job")
+        self.handle(config, "PUT", {"next": "2031-01-31T15:05:00+02:00"}, ref=str(cron.id))
+        self.assertEqual(cron.nextcall, datetime(2031, 1, 31, 13, 5))
+        self.assertEqual(self.read(config, cron)["next"], "2031-01-31T13:05:00Z")
+
+    def test_null_clears_absent_keeps(self):
+        config = self.partner_config(
+            endpoint="t-null",
+            line_ids=self.lines(
+                "res.partner",
+                ("ref", "code"),
+                ("name", "name"),
+                ("city", "address.city"),
+                ("street", "address.street"),
+                ("color", "color"),
+                ("is_company", "company"),
+                ("country_id", "country"),
+                ("category_id", "tags"),
+                ("image_1920", "image"),
+            ),
+        )
+        tag = self.env["res.partner.category"].create({"name": "Gold"})
+        values = {"name": "Ann", "ref": "T-1", "city": "Ulm", "street": "Way 1", "color": 3, "is_company": True}
+        partner = self.env["res.partner"].create(
+            values | {"country_id": self.env.ref("base.be").id, "category_id": [Command.link(tag.id)]}
+        )
+        self.post(config, {"code": "T-1", "address": {}})
+        self.assertEqual((partner.city, partner.color, partner.category_id), ("Ulm", 3, tag))
+        cleared = {"color": None, "company": None, "country": None, "tags": None, "image": None}
+        _partner, data = self.post(config, {"code": "T-1", "address": {"city": None}} | cleared)
+        self.assertEqual((partner.city, partner.street), (False, "Way 1"))
+        self.assertEqual((partner.color, partner.is_company, partner.country_id.id), (0, False, False))
+        self.assertFalse(partner.category_id)
+        self.assertEqual(data["address"], {"city": None, "street": "Way 1"})
+        self.assertEqual((data["color"], data["company"], data["country"], data["tags"]), (0, False, None, []))
+
+    def test_null_clears_a_nested_object(self):
+        config = self.partner_config(endpoint="t-nullobject")
+        partner = self.env["res.partner"].create({"name": "Ann", "ref": "T-1", "city": "Ulm", "street": "Way 1"})
+        self.post(config, {"code": "T-1", "address": None})
+        self.assertEqual((partner.city, partner.street), (False, False))
+
+    def test_dotted_key_needs_an_object(self):
+        config = self.partner_config(endpoint="t-dotted")
+        for value in ("Ulm", 5, ["Ulm"], True):
+            with self.subTest(value=value), self.refused("/address", message="object"):
+                self.post(config, {"code": "T-1", "name": "Ann", "address": value})
+
+    def test_dotted_identifier_and_depth(self):
+        config = self.config(
+            "res.partner", ("ref", "keys.shop.code"), ("name", "name"), ("email", "keys.mail"), endpoint="t-deep"
+        )
+        payload = {"keys": {"shop": {"code": "T-1"}, "mail": "a@b.c"}, "name": "Ann"}
+        partner, data = self.post(config, payload)
+        self.assertEqual((partner.ref, partner.email), ("T-1", "a@b.c"))
+        self.assertEqual(data, payload | {"id": partner.id})
+        self.assertEqual(self.post(config, payload)[0], partner)
+        with self.refused("/keys/shop/code"):
+            self.post(config, {"keys": {"shop": {"code": 5}}})
+
+    def test_strict_looks_into_dotted_objects(self):
+        config = self.partner_config(endpoint="t-strict", strict_keys=True)
+        with self.refused("/address/zip", "/extra~1a"):
+            self.post(config, {"code": "T-1", "name": "Ann", "address": {"city": "Ulm", "zip": "1"}, "extra/a": 1})
+
+    def test_plain_relations(self):
+        config = self.config(
+            "res.partner",
+            ("ref", "code"),
+            ("name", "name"),
+            ("country_id", "country"),
+            ("category_id", "tags"),
+            ("child_ids", "children"),
+            endpoint="t-ids",
+        )
+        tag = self.env["res.partner.category"].create({"name": "Gold"})
+        gone = self.env["res.partner.category"].create({"name": "Gone"}).id
+        self.env["res.partner.category"].browse(gone).unlink()
+        good = {"code": "T-1", "name": "Ann"}
+        for key, value in (
+            ("country", 2**31 - 1),
+            ("country", "1"),
+            ("country", "BE"),
+            ("country", True),
+            ("country", [1]),
+            ("country", {"id": 1}),
+            ("tags", tag.id),
+            ("tags", [str(tag.id)]),
+            ("tags", [tag.id, gone]),
+            ("tags", [[tag.id]]),
+            ("tags", [2**40]),
+            ("children", ["T-1"]),
+        ):
+            pointer = "/tags/1" if gone in (value if isinstance(value, list) else ()) else f"/{key}"
+            with self.subTest(key=key, value=value), self.refused(pointer):
+                self.post(config, good | {key: value})
+        child = self.env["res.partner"].create({"name": "Bea"})
+        partner, data = self.post(config, good | {"country": 1, "tags": [tag.id], "children": [child.id]})
+        self.assertEqual((partner.country_id.id, partner.category_id, child.parent_id), (1, tag, partner))
+        self.assertEqual((data["country"], data["tags"], data["children"]), (1, [tag.id], [child.id]))
+        self.post(config, good | {"tags": []})
+        self.assertFalse(partner.category_id)
+
+    def test_all_faults_of_all_levels(self):
+        child = self.mapping("res.partner", ("ref", "code"), ("name", "name"), ("color", "color"))
+        config = self.config(
+            "res.partner",
+            ("ref", "code"),
+            ("color", "color"),
+            ("child_ids", "lines", {"value_type": "relational", "mapping_config_id": child.id}),
+            endpoint="t-faults",
+        )
+        lines = [{"code": "A", "color": "x"}, {"code": "B"}, {"code": 3, "name": 4}, "Z", None]
+        with self.refused("/color", "/lines/0/color", "/lines/2/code", "/lines/2/name", "/lines/3", "/lines/4"):
+            self.post(config, {"code": "T-1", "color": "red", "lines": lines})
+        with self.refused("/color", "/lines/0/color", "/lines/2/code", "/lines/2/name") as caught:
+            self.post(config, {"code": "T-1", "color": "red", "lines": lines[:3]})
+        by_pointer = {error["pointer"]: error["line_id"] for error in caught.exception.errors}
+        self.assertEqual(by_pointer["/lines/2/name"], child.line_ids[1].id)
+        self.assertEqual(by_pointer["/color"], config.line_ids[1].id)
+
+    def test_the_list_index_is_no_part_of_the_pointer(self):
+        config = self.partner_config(endpoint="t-list")
+        answer = self.handle(config, "POST", [{"code": "T-1", "name": "Ann"}, {"code": "T-2", "name": 5}])
+        [error] = answer.body["errors"]
+        self.assertEqual((error["index"], error["pointer"]), (1, "/name"))
+
+    def test_computed_fields_are_answered_and_not_written(self):
+        config = self.config("res.partner", ("ref", "code"), ("name", "name"), ("display_name", "x"), endpoint="t-comp")
+        partner, data = self.post(config, {"code": "T-1", "name": "Ann", "x": "other"})
+        self.assertEqual((partner.name, data["x"]), ("Ann", "Ann"))
+
+    def test_identifier_zero_is_one(self):
+        """0 is a value, no missing one: an item without identifier must not take the record that has 0."""
+        config = self.config("res.partner", ("color", "number"), ("name", "name"), endpoint="t-zero")
+        config.filter_domain = "[('ref', '=', 'ZERO')]"
+        zero = self.env["res.partner"].create({"name": "Zero", "color": 0, "ref": "ZERO"})
+        answer = self.handle(config, "PATCH", [{"number": 0, "name": "Null"}, {"name": "Nobody"}])
+        self.assertEqual(zero.name, "Null")
+        self.assertEqual([error["index"] for error in answer.body["errors"]], [1])
+
+
+@tagged("-at_install", "post_install")
+class TestRelational(MappingCase):
+    """Nested objects: res.partner > child_ids > category_id > parent_id, and country_id."""
+
+    def setUp(self):
+        super().setUp()
+        self.group = self.mapping("res.partner.category", ("name", "name"), ("color", "color"), name="Group")
+        self.tag = self.mapping(
+            "res.partner.category",
+            ("name", "name"),
+            ("color", "color"),
+            ("parent_id", "group", self.relation(self.group, "upsert")),
+            name="Tag",
+        )
+        self.country = self.mapping("res.country", ("code", "iso"), ("name", "name"), name="Country")
+        self.person = self.mapping(
+            "res.partner",
+            ("ref", "code"),
+            ("name", "name"),
+            ("type", "kind"),  # a contact would take over its company's address
+            ("category_id", "tags", self.relation(self.tag, "upsert")),
+            ("country_id", "address.country", self.relation(self.country)),
+            name="Person",
+        )
+        self.company = self.config(
+            "res.partner",
+            ("ref", "code"),
+            ("name", "name"),
+            ("country_id", "country", self.relation(self.country) | {"relation_output": "identifier"}),
+            ("child_ids", "people", self.relation(self.person)),
+            endpoint="t-companies",
+            name="Company",
+        )
+
+    def relation(self, mapping, policy="link"):
+        return {"value_type": "relational", "mapping_config_id": mapping.id, "relation_policy": policy}
+
+    def line(self, config, key):
+        return config.line_ids.filtered(lambda line: line.external_key == key)
+
+    def person_data(self, code, **values):
+        return {"code": code, "name": f"Name {code}", "kind": "other"} | values
+
+    def payload(self):
+        gold = {"name": "T-Gold", "color": 1, "group": {"name": "T-Metal", "color": 9}}
+        return {
+            "code": "T-1",
+            "name": "Acme",
+            "country": "BE",
+            "people": [
+                self.person_data("P-1", tags=[gold, {"name": "T-New", "color": 2, "group": None}]),
+                self.person_data("P-2", tags=[gold], address={"country": {"iso": "DE"}}),
+                self.person_data("P-3", tags=[], address={"country": "FR"}),
+            ],
+        }
+
+    def tags(self, name):
+        return self.env["res.partner.category"].search([("name", "=", name)])
+
+    # out and in
+
+    def test_four_levels_in_and_out(self):
+        company, data = self.post(self.company, self.payload())
+        first, second, third = company.child_ids.sorted("ref")
+        self.assertEqual(company.country_id.code, "BE")
+        self.assertEqual(sorted(first.category_id.mapped("name")), ["T-Gold", "T-New"])
+        self.assertEqual(second.category_id.parent_id.color, 9)
+        self.assertEqual((second.country_id.code, third.country_id.code), ("DE", "FR"))
+        self.assertEqual(data["country"], "BE")
+        people = {item["code"]: item for item in data["people"]}
+        self.assertEqual(
+            people["P-2"]["tags"], [{"name": "T-Gold", "color": 1, "group": {"name": "T-Metal", "color": 9}}]
+        )
+        self.assertEqual(people["P-2"]["address"], {"country": {"iso": "DE", "name": "Germany"}})
+        self.assertEqual(people["P-1"]["address"], {"country": None})
+        self.assertNotIn("id", people["P-1"])
+
+    def test_what_is_answered_can_be_sent_back(self):
+        company, data = self.post(self.company, self.payload())
+        with self.counted("res.partner") as partners, self.counted("res.partner.category") as tags:
+            again, same = self.post(self.company, {key: value for key, value in data.items() if key != "id"})
+        self.assertEqual((again, same), (company, data))
+        self.assertEqual((partners, tags), ([], []))
+
+    def test_the_same_new_record_in_two_items_is_created_once(self):
+        self.post(self.company, self.payload())
+        self.assertEqual((len(self.tags("T-Gold")), len(self.tags("T-Metal")), len(self.tags("T-New"))), (1, 1, 1))
+        other = [
+            {"code": f"T-{n}", "name": "x", "people": [self.person_data(f"Q-{n}", tags=[{"name": "T-Both"}])]}
+            for n in (2, 3)
+        ]
+        answer = self.handle(self.company, "POST", other)
+        self.assertEqual((answer.status, len(self.tags("T-Both"))), (201, 1))
+
+    def test_the_same_new_record_when_one_item_is_bad(self):
+        good, bad = (
+            {"code": f"T-{n}", "name": name, "people": [self.person_data(f"Q-{n}", tags=[{"name": "T-Both"}])]}
+            for n, name in ((2, "x"), (3, 7))
+        )
+        answer = self.handle(self.company, "POST", [bad, good])
+        self.assertEqual((answer.status, answer.body["errors"][0]["index"]), (207, 0))
+        self.assertEqual(len(self.tags("T-Both")), 1)
+
+    def test_duplicates_in_one_list(self):
+        company, _data = self.post(
+            self.company, {"code": "T-1", "name": "A", "people": [self.person_data("P-1", tags=[{"name": "T-X"}] * 2)]}
+        )
+        self.assertEqual(company.child_ids.category_id, self.tags("T-X"))
+        self.assertEqual(len(self.tags("T-X")), 1)
+
+    def test_identifier_output(self):
+        self.line(self.company, "people").relation_output = "identifier"
+        self.line(self.company, "country").relation_output = "object"
+        _company, data = self.post(self.company, self.payload())
+        self.assertEqual(sorted(data["people"]), ["P-1", "P-2", "P-3"])
+        self.assertEqual(data["country"], {"iso": "BE", "name": "Belgium"})
+
+    # many2one and many2many policies
+
+    def test_link_never_writes(self):
+        belgium = self.env.ref("base.be")
+        name = belgium.name
+        company, _data = self.post(
+            self.company, {"code": "T-1", "name": "A", "country": {"iso": "BE", "name": "Other"}}
+        )
+        self.assertEqual((company.country_id, belgium.name), (belgium, name))
+        with self.refused("/country/iso", message="XX"):
+            self.post(self.company, {"code": "T-2", "name": "A", "country": {"iso": "XX", "name": "New"}})
+        with self.refused("/country", message="XX"):
+            self.post(self.company, {"code": "T-2", "name": "A", "country": "XX"})
+
+    def test_create_links_or_creates(self):
+        self.line(self.person, "tags").relation_policy = "create"
+        gold = self.env["res.partner.category"].create({"name": "T-Gold", "color": 1})
+        tags = [{"name": "T-Gold", "color": 5}, {"name": "T-New", "color": 6}]
+        company, _data = self.post(
+            self.company, {"code": "T-1", "name": "A", "people": [self.person_data("P-1", tags=tags)]}
+        )
+        self.assertEqual((gold.color, self.tags("T-New").color), (1, 6))
+        self.assertEqual(company.child_ids.category_id, gold | self.tags("T-New"))
+
+    def test_upsert_updates(self):
+        gold = self.env["res.partner.category"].create({"name": "T-Gold", "color": 1})
+        tags = [{"name": "T-Gold", "color": 5}]
+        self.post(self.company, {"code": "T-1", "name": "A", "people": [self.person_data("P-1", tags=tags)]})
+        self.assertEqual(gold.color, 5)
+
+    def test_many2many_is_replaced(self):
+        company, _data = self.post(self.company, self.payload())
+        self.post(
+            self.company, {"code": "T-1", "people": [{"code": "P-1", "tags": ["T-New"]}, {"code": "P-2", "tags": None}]}
+        )
+        first, second, _third = company.child_ids.sorted("ref")
+        self.assertEqual((first.category_id, second.category_id), (self.tags("T-New"), self.tags("none")))
+
+    def test_null_clears_a_relation(self):
+        company, _data = self.post(self.company, self.payload())
+        self.post(
+            self.company, {"code": "T-1", "country": None, "people": [{"code": "P-2", "address": {"country": None}}]}
+        )
+        self.assertFalse(company.country_id)
+        self.assertFalse(company.child_ids.filtered(lambda person: person.ref == "P-2").country_id)
+
+    def test_shapes(self):
+        for key, value, pointer in (
+            ("country", ["BE"], "/country"),
+            ("country", True, "/country"),
+            ("country", 5, "/country"),
+            ("country", {}, "/country/iso"),
+            ("country", {"iso": None}, "/country/iso"),
+            ("country", {"iso": ["BE"]}, "/country/iso"),
+            ("people", {"code": "P-1"}, "/people"),
+            ("people", "P-1", "/people"),
+            ("people", [None], "/people/0"),
+            ("people", [["P-1"]], "/people/0"),
+            ("people", [{"code": "P-1", "name": "x"}, "P-unknown"], "/people/1"),
+            ("people", [{"code": "P-1", "name": "x", "address": "Ulm"}], "/people/0/address"),
+            ("people", [{"code": "P-1", "name": "x", "tags": [{"color": 1}]}], "/people/0/tags/0/name"),
+        ):
+            with self.subTest(value=value), self.refused(pointer) as caught:
+                self.post(self.company, {"code": "T-1", "name": "A", key: value})
+            if pointer != "/people/0/address":  # that is the concern of several lines
+                self.assertTrue(caught.exception.errors[0]["line_id"])
+
+    def test_ambiguous_identifiers(self):
+        self.env["res.partner.category"].create([{"name": "T-Twice"}, {"name": "T-Twice"}])
+        for tag in ("T-Twice", {"name": "T-Twice"}):
+            with self.subTest(tag=tag), self.assertRaises(BadPayload) as caught:
+                self.post(self.company, {"code": "T-1", "name": "A", "people": [self.person_data("P-1", tags=[tag])]})
+            self.assertEqual(caught.exception.http_status, 409)
+            self.assertIn("T-Twice", caught.exception.errors[0]["message"])
+
+    def test_the_mapping_models_filter_domain(self):
+        self.country.filter_domain = "[('code', '!=', 'DE')]"
+        with self.refused("/country"):
+            self.post(self.company, {"code": "T-1", "name": "A", "country": "DE"})
+
+    # one2many
+
+    def test_children_are_created_updated_and_kept(self):
+        company, _data = self.post(self.company, self.payload())
+        first, second, third = company.child_ids.sorted("ref")
+        with self.counted("res.partner") as writes:
+            people = [{"code": "P-1", "name": "Changed"}, {"code": "P-2"}, self.person_data("P-4")]
+            _company, data = self.post(self.company, {"code": "T-1", "people": people})
+        self.assertEqual((first.name, second.name), ("Changed", "Name P-2"))
+        self.assertEqual([item["code"] for item in data["people"] if item["code"] == "P-4"], ["P-4"])
+        self.assertEqual(len(company.child_ids), 4)
+        renamed = [record for records, values in writes if "name" in values for record in records]
+        self.assertEqual(renamed, [first])
+        self.assertTrue(third.exists())
+
+    def test_remove_missing(self):
+        company, _data = self.post(self.company, self.payload())
+        first, second, third = company.child_ids.sorted("ref")
+        self.line(self.company, "people").remove_missing = True
+        self.post(self.company, {"code": "T-1", "people": [{"code": "P-1"}, "P-3"]})
+        self.assertEqual((company.child_ids, second.exists()), (first | third, self.env["res.partner"]))
+        self.post(self.company, {"code": "T-1", "name": "no people"})
+        self.assertEqual(company.child_ids, first | third)
+        self.post(self.company, {"code": "T-1", "people": []})
+        self.assertFalse((first | third).exists())
+
+    def test_null_removes_the_children(self):
+        company, _data = self.post(self.company, self.payload())
+        self.post(self.company, {"code": "T-1", "people": []})
+        self.assertEqual(len(company.child_ids), 3)
+        self.post(self.company, {"code": "T-1", "people": None})
+        self.assertFalse(company.child_ids)
+
+    def test_children_of_others_are_not_taken(self):
+        other, _data = self.post(self.company, {"code": "T-9", "name": "B", "people": [self.person_data("P-1")]})
+        company, _data = self.post(self.company, self.payload())
+        self.assertEqual((len(other.child_ids), len(company.child_ids)), (1, 3))
+        self.assertNotEqual(other.child_ids, company.child_ids.filtered(lambda person: person.ref == "P-1"))
+
+    def test_child_twice(self):
+        with self.refused("/people/1/code", status=409):
+            self.post(self.company, {"code": "T-1", "name": "A", "people": [self.person_data("P-1")] * 2})
+
+    def test_children_without_identifier_are_new(self):
+        self.person.line_ids[0].is_record_identifier = False
+        company, _data = self.post(self.company, {"code": "T-1", "name": "A", "people": [{"name": "x"}]})
+        self.post(self.company, {"code": "T-1", "people": [{"name": "y"}]})
+        self.assertEqual(sorted(company.child_ids.mapped("name")), ["x", "y"])
+
+    def test_several_parents_in_one_request(self):
+        payloads = [
+            {"code": f"T-{n}", "name": "A", "people": [self.person_data("P-1", tags=[{"name": f"T-{n}"}])]}
+            for n in range(3)
+        ]
+        self.handle(self.company, "POST", payloads)
+        with self.counted("res.partner", "create") as created:
+            answer = self.handle(
+                self.company,
+                "PATCH",
+                [{"code": f"T-{n}", "people": [{"code": "P-1", "name": f"New {n}"}]} for n in range(3)],
+            )
+        self.assertEqual(created, [])
+        names = [item["people"][0]["name"] for item in answer.body["data"]]
+        self.assertEqual(names, ["New 0", "New 1", "New 2"])
+
+    # cycles
+
+    def test_cycle_refused(self):
+        with self.assertRaisesRegex(ValidationError, "back to itself"):
+            self.env["bj.api.sync.config.line"].create(
+                {
+                    "config_id": self.group.id,
+                    "field_id": self.field("res.partner.category", "child_ids"),
+                    "external_key": "below",
+                    "value_type": "relational",
+                    "mapping_config_id": self.tag.id,
+                }
+            )
+
+
+@tagged("-at_install", "post_install")
+class TestUnchanged(MappingCase):
+    """What does not change is not written."""
+
+    def test_unchanged_record_is_not_written(self):
+        config = self.config(
+            "res.partner",
+            ("ref", "code"),
+            ("name", "name"),
+            ("comment", "note"),
+            ("partner_latitude", "lat"),
+            ("is_company", "company"),
+            ("country_id", "country"),
+            ("category_id", "tags"),
+            ("email", "mail"),
+            endpoint="t-same",
+        )
+        tags = self.env["res.partner.category"].create([{"name": "A"}, {"name": "B"}])
+        payload = {
+            "code": "T-1",
+            "name": "Ann",
+            "note": "<p>Hi</p>",
+            "lat": "1.123456789",
+            "company": True,
+            "country": 1,
+            "tags": tags.ids,
+            "mail": "",
+        }
+        self.post(config, payload)
+        with self.counted("res.partner") as writes:
+            self.post(config, payload)
+            self.post(config, payload | {"tags": list(reversed(tags.ids)), "mail": None})
+        self.assertEqual(writes, [])
+
+    def test_only_what_differs_is_written(self):
+        config = self.partner_config(endpoint="t-diff")
+        partners = self.env["res.partner"].create([{"name": "Ann", "ref": f"T-{n}", "color": n} for n in range(4)])
+        with self.counted("res.partner") as writes:
+            self.handle(config, "PATCH", [{"code": f"T-{n}", "name": "Ann", "color": 3} for n in range(4)])
+        self.assertEqual([(records._ids, values) for records, values in writes], [(partners[:3]._ids, {"color": 3})])
+
+
+@tagged("-at_install", "post_install")
+class TestScripts(MappingCase):
+    """Python scripts, which run as the user of the request."""
+
+    def setUp(self):
+        super().setUp()
+        self.base = [("ref", "code"), ("name", "name")]
+        self.count = 0
+
+    def scripted(self, *lines, **values):
+        """Make a configuration with scripts: (field, key, script) or (field, key, script, values)."""
+        self.count += 1
+        specs = []
+        for name, key, script, *more in lines:
+            specs.append((name, key, {"value_type": "script", "script": script} | (more[0] if more else {})))
+        return self.config("res.partner", *self.base, *specs, **{"endpoint": f"t-script-{self.count}"} | values)
+
+    def exec_line(self, script):
+        return (False, False, script, {"script_mode": "exec"})
+
+    # evaluate
+
+    def test_evaluate_in(self):
+        config = self.scripted(
+            ("city", "place", "request_data['place'].upper() if record else 'new ' + request_data['place']")
+        )
+        partner, _data = self.post(config, {"code": "T-1", "name": "A", "place": "ulm"})
+        self.assertEqual(partner.city, "new ulm")
+        self.post(config, {"code": "T-1", "place": "ulm"})
+        self.assertEqual(partner.city, "ULM")
+
+    def test_evaluate_out(self):
+        config = self.scripted(("city", "place", "(record.city or '') + '!'"))
+        partner = self.env["res.partner"].create({"name": "A", "ref": "T-1", "city": "Ulm"})
+        self.assertEqual(self.read(config, partner)["place"], "Ulm!")
+
+    def test_a_script_that_reads_the_payload_is_not_run_on_reading(self):
+        config = self.scripted(("city", "place", "request_data.get('place')"))
+        partner, data = self.post(config, {"code": "T-1", "name": "A", "place": "Ulm"})
+        self.assertEqual((data["place"], self.read(config, partner)["place"]), ("Ulm", "Ulm"))
+
+    def test_names(self):
+        for expression, expected in (
+            ("datetime.now() <= datetime.datetime.now()", "True"),
+            ("isinstance(datetime.now(), datetime)", "True"),
+            ("datetime.datetime(2026, 1, 31).strftime('%Y')", "2026"),
+            ("datetime.date(2026, 1, 31) + timedelta(days=1)", "2026-02-01"),
+            ("datetime.strptime('2026', '%Y').year", "2026"),
+            ("datetime(2026, 1, 31) + relativedelta(months=1)", "2026-02-28 00:00:00"),
+            ("timezone('UTC')", "UTC"),
+            ("dateutil.parser.parse('2026-01-31').day", "31"),
+            ("time.strptime('2026', '%Y').tm_year", "2026"),
+            ("re.sub('a', 'b', 'aa')", "bb"),
+            ("json.loads(json.dumps({'a': 1}))['a']", "1"),
+            ("float_compare(0.1 + 0.2, 0.3, precision_digits=2)", "0"),
+            ("b64decode(b64encode(b'x')).decode()", "x"),
+            ("Command.set([1])", "(<Command.SET: 6>, 0, [1])"),
+            ("model._name + config.name + env.user.login", "res.partnerTest res.partneradmin"),
+            ("records == record", "True"),
+            ("len([requests.get, requests.post, requests.put, requests.delete, log, UserError])", "6"),
+            ("env.su", "False"),
+        ):
+            with self.subTest(expression=expression):
+                config = self.scripted(("city", "x", f"str({expression})"))
+                partner, _data = self.post(config, {"code": expression, "name": "A"})
+                self.assertEqual(partner.city, expected)
+
+    def test_values_are_checked(self):
+        for name, script, expected in (
+            ("color", "'7'", 7),
+            ("color", "None", 0),
+            ("is_company", "True", True),
+            ("city", "''", False),
+            ("partner_latitude", "1", 1.0),
+            ("country_id", "env.ref('base.be')", lambda: self.env.ref("base.be")),
+            ("country_id", "env.ref('base.be').id", lambda: self.env.ref("base.be")),
+            ("country_id", "env['res.country']", lambda: self.env["res.country"]),
+            ("category_id", "env['res.partner.category']", lambda: self.env["res.partner.category"]),
+        ):
+            with self.subTest(name=name, script=script):
+                config = self.scripted((name, "x", script))
+                partner, _data = self.post(config, {"code": f"V-{name}-{script}", "name": "A"})
+                self.assertEqual(partner[name], expected() if callable(expected) else expected)
+        for name, script in (
+            ("color", "'x'"),
+            ("color", "1.5"),
+            ("city", "5"),
+            ("city", "{'a': 1}"),
+            ("city", "datetime.now()"),
+            ("is_company", "'true'"),
+            ("type", "'nothing'"),
+            ("country_id", "'BE'"),
+            ("country_id", "2**31 - 1"),
+            ("country_id", "env.user"),
+            ("category_id", "[2**31 - 1]"),
+        ):
+            with self.subTest(name=name, script=script):
+                config = self.scripted((name, "x", script))
+                with self.refused("/x"):
+                    self.post(config, {"code": "V", "name": "A"})
+
+    def test_aware_datetimes_are_converted(self):
+        config = self.config(
+            "ir.cron",
+            ("cron_name", "code"),
+            (
+                "nextcall",
+                "next",
+                {
+                    "value_type": "script",
+                    "script": "timezone('Europe/Berlin').localize(datetime.strptime(request_data['next'], '%d.%m.%Y'))",
+                },
+            ),
+            endpoint="t-aware",
+        )
+        cron = self.env.ref("base.autovacuum_job")
+        self.handle(config, "PUT", {"next": "31.01.2031"}, ref=str(cron.id))
+        self.assertEqual(cron.nextcall, datetime(2031, 1, 30, 23, 0))
+
+    # execute
+
+    def test_execute_in_changes_the_payload(self):
+        config = self.scripted(
+            self.exec_line(
+                "request_data['name'] = request_data['name'].strip()\nif record:\n    request_data['city'] = 'again'"
+            ),
+            ("city", "city", "request_data.get('city')"),
+        )
+        partner, _data = self.post(config, {"code": "T-1", "name": "  Ann "})
+        self.assertEqual((partner.name, partner.city), ("Ann", False))
+        self.post(config, {"code": "T-1", "name": "Ann"})
+        self.assertEqual(partner.city, "again")
+
+    def test_execute_may_replace_the_payload(self):
+        config = self.scripted(
+            self.exec_line("request_data = {'code': request_data['id'], 'name': request_data['title']}")
+        )
+        partner, _data = self.post(config, {"id": "T-1", "title": "Ann"})
+        self.assertEqual((partner.ref, partner.name), ("T-1", "Ann"))
+        again, _data = self.post(config, {"id": "T-1", "title": "Anna"})
+        self.assertEqual((again, partner.name), (partner, "Anna"))
+
+    def test_execute_must_leave_an_object(self):
+        for value in ("None", "[1]", "'text'"):
+            with self.subTest(value=value):
+                config = self.scripted(self.exec_line(f"request_data = {value}"))
+                with self.refused("", message="object"):
+                    self.post(config, {"code": "T-1", "name": "Ann"})
+
+    def test_execute_changes_the_identifier(self):
+        config = self.scripted(self.exec_line("request_data['code'] = request_data['code'].upper()"))
+        partner = self.env["res.partner"].create({"name": "Ann", "ref": "T-1"})
+        lower = self.env["res.partner"].create({"name": "Low", "ref": "t-2"})
+        self.assertEqual(self.post(config, {"code": "t-1", "name": "Anna"})[0], partner)
+        created, _data = self.post(config, {"code": "t-2", "name": "Bob"})
+        self.assertEqual((created.ref, lower.ref, lower.name), ("T-2", "t-2", "Low"))
+        answer = self.handle(config, "POST", [{"code": "t-7", "name": "a"}, {"code": "T-7", "name": "b"}])
+        self.assertEqual([error["code"] for error in answer.body["errors"]], [409, 409])
+
+    def test_execute_does_not_redirect_the_path(self):
+        """PUT /e/1 is about record 1, whatever identifier a script puts into the payload."""
+        config = self.scripted(self.exec_line("request_data['code'] = 'T-2'"))
+        first, second = self.env["res.partner"].create([{"name": "Ann", "ref": "T-1"}, {"name": "Bob", "ref": "T-2"}])
+        with self.refused("/code", status=409):
+            self.handle(config, "PUT", {"name": "New"}, ref=str(first.id))
+        self.assertEqual((first.name, second.name), ("Ann", "Bob"))
+
+    def test_execute_in_a_child_stays_among_the_parents_children(self):
+        child = self.config(
+            "res.partner",
+            *self.base,
+            (False, False, {"value_type": "script", "script_mode": "exec", "script": "request_data['code'] = 'C-1'"}),
+            endpoint=False,
+            http_method_ids=False,
+        )
+        config = self.config(
+            "res.partner",
+            *self.base,
+            ("child_ids", "lines", {"value_type": "relational", "mapping_config_id": child.id}),
+            endpoint="t-children",
+        )
+        other = self.env["res.partner"].create(
+            {"name": "Other", "child_ids": [Command.create({"name": "x", "ref": "C-1"})]}
+        )
+        partner, _data = self.post(config, {"code": "T-1", "name": "A", "lines": [{"name": "y"}]})
+        self.assertEqual((other.child_ids.name, partner.child_ids.name), ("x", "y"))
+        self.post(config, {"code": "T-1", "lines": [{"name": "z"}]})
+        self.assertEqual((other.child_ids.name, partner.child_ids.mapped("name")), ("x", ["z"]))
+
+    def test_execute_is_not_run_on_reading(self):
+        config = self.scripted(self.exec_line("raise UserError('not now')"))
+        partner = self.env["res.partner"].create({"name": "Ann", "ref": "T-1"})
+        self.assertEqual(self.read(config, partner)["name"], "Ann")
+
+    def test_execute_out_changes_the_payload(self):
+        config = self.scripted(
+            self.exec_line("request_data['extra'] = record.name + str(request_data['n'])\nrequest_data.pop('code')"),
+            ("color", "n", "len(records)"),
+            request_type="out",
+            endpoint=False,
+            request_url="https://example.com/x",
+            http_method_ids=self.methods("POST"),
+        )
+        partners = self.env["res.partner"].create([{"name": "Ann", "ref": "T-1"}, {"name": "Bob", "ref": "T-2"}])
+        mapper = self.as_admin("bj.api.sync.mapper")
+        self.assertEqual(
+            mapper._serialize(mapper._plan(config.id), partners.with_env(mapper.env)),
+            [{"name": "Ann", "n": 1, "extra": "Ann1"}, {"name": "Bob", "n": 1, "extra": "Bob1"}],
+        )
+
+    # failures
+
+    def test_user_error(self):
+        line = self.scripted(("city", "city", "x")).line_ids[-1]
+        line.write({"script_mode": "exec", "script": "raise UserError('No such town')"})
+        with self.assertRaises(BadPayload) as caught:
+            self.post(line.config_id, {"code": "T-1", "name": "A"})
+        self.assertEqual(caught.exception.http_status, 400)
+        [error] = caught.exception.errors
+        self.assertEqual((error["message"], error["line_id"]), ("No such town", line.id))
+
+    @mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_script")
+    def test_other_errors_name_line_number_and_exception(self):
+        scripts = {
+            "eval": ("1 / 0", "city failed in line 1: ZeroDivisionError"),
+            "exec": ("x = 1\ny = [][5]", "failed in line 2: IndexError"),
+        }
+        for mode, (script, expected) in scripts.items():
+            with self.subTest(mode=mode):
+                config = self.scripted(("city", "city", script, {"script_mode": mode}))
+                with self.assertRaises(BadPayload) as caught:
+                    self.post(config, {"code": "T-1", "name": "A"})
+                [error] = caught.exception.errors
+                self.assertRegex(error["message"], expected)
+                self.assertEqual(error["line_id"], config.line_ids[-1].id)
+                self.assertNotIn("Traceback", str(caught.exception))
+                self.assertNotIn(script, str(caught.exception))
+
+    @mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_script")
+    def test_the_line_of_a_function(self):
+        script = "def f(value):\n    return int(value)\n\nrequest_data['color'] = f('x')"
+        config = self.scripted(("city", "city", script, {"script_mode": "exec"}))
+        with self.refused("/city", message="line 2: ValueError: invalid literal"):
+            self.post(config, {"code": "T-1", "name": "A"})
+
+    def test_a_bad_item_leaves_the_good_ones(self):
+        config = self.scripted(("city", "city", "request_data['city'].upper()"))
+        answer = self.handle(
+            config, "POST", [{"code": "T-1", "name": "a", "city": "x"}, {"code": "T-2", "name": "b", "city": 5}]
+        )
+        self.assertEqual((len(answer.body["data"]), [error["index"] for error in answer.body["errors"]]), (1, [1]))
+        self.assertIn("AttributeError", answer.body["errors"][0]["message"])
+
+    def test_out_errors(self):
+        config = self.scripted(("city", "place", "1 / 0"))
+        partner = self.env["res.partner"].create({"name": "Ann", "ref": "T-1"})
+        with mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_script"), self.refused("/place", message="Zero"):
+            self.read(config, partner)
+
+    def test_values_no_json_can_hold(self):
+        for script in ("{1, 2}", "record", "float('nan')", "[datetime.now()]", "object"):
+            with self.subTest(script=script):
+                config = self.scripted(("city", "place", script))
+                partner = self.env["res.partner"].create({"name": "Ann", "ref": "T-1"})
+                if script == "record":
+                    self.assertEqual(self.read(config, partner)["place"], partner.id)
+                else:
+                    with mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_script"), self.refused("/place"):
+                        self.read(config, partner)
+
+    def test_log(self):
+        config = self.scripted(("city", "city", "log('seen ' + request_data['code']) or 'x'"))
+        self.post(config, {"code": "T-1", "name": "A"})
+        log = self.env["bj.api.log"].search([("config_id", "=", config.id), ("name", "=", "seen T-1")])
+        self.assertEqual((len(log), log.status), (1, "success"))
+
+    # relational scripts
+
+    def test_relational_script(self):
+        tags = self.env["res.partner.category"].create([{"name": "T-A"}, {"name": "T-B"}])
+        both = tags.ids
+        for name, script, expected in (
+            ("country_id", "env['res.country'].search([('code', '=', request_data['x'])])", "BE"),
+            ("country_id", "env['res.country'].search([('code', '=', request_data['x'])]).ids", "BE"),
+            ("country_id", "env['res.country'].search([('code', '=', request_data['x'])]).id", "BE"),
+            ("country_id", "False", False),
+            ("category_id", f"env['res.partner.category'].browse({both})", tags),
+            ("category_id", f"{both}", tags),
+            ("category_id", f"[Command.set({both})]", tags),
+            ("category_id", f"[(4, {both[0]}), (4, {both[1]})]", tags),
+            ("category_id", "[]", tags.browse()),
+            ("category_id", "None", tags.browse()),
+        ):
+            with self.subTest(name=name, script=script):
+                config = self.scripted((name, "x", script, {"value_type": "relational_script"}))
+                partner, _data = self.post(config, {"code": f"R-{name}-{script}", "name": "A", "x": "BE"})
+                found = partner.country_id.code if name == "country_id" else partner.category_id
+                self.assertEqual(found, expected)
+
+    def test_relational_script_wrong_values(self):
+        for name, script in (
+            ("country_id", "'BE'"),
+            ("country_id", "[1, 2]"),
+            ("country_id", "env.user"),
+            ("country_id", "2**31 - 1"),
+            ("category_id", "5"),
+            ("category_id", "'x'"),
+            ("category_id", "[2**31 - 1]"),
+            ("category_id", "env['res.country'].browse(1)"),
+        ):
+            with self.subTest(name=name, script=script):
+                config = self.scripted((name, "x", script, {"value_type": "relational_script"}))
+                with self.refused("/x"):
+                    self.post(config, {"code": "R", "name": "A"})
+
+    def test_relational_script_out(self):
+        config = self.scripted(
+            ("category_id", "x", "record.category_id[:1]", {"value_type": "relational_script"}), endpoint="t-relout"
+        )
+        tags = self.env["res.partner.category"].create([{"name": "T-A"}, {"name": "T-B"}])
+        partner = self.env["res.partner"].create({"name": "A", "category_id": [Command.set(tags.ids)]})
+        self.assertEqual(self.read(config, partner)["x"], partner.category_id[:1].ids)
+
+
+@tagged("-at_install", "post_install")
+class TestReadable(MappingCase):
+    """What the user of the request may not read is not sent."""
+
+    def test_restricted_fields_are_left_out(self):
+        restricted = next(
+            name
+            for name, field in self.env["res.users"]._fields.items()
+            if field.groups in ("base.group_erp_manager", "base.group_system") and field.type not in TO_MANY
+        )
+        with self.assertRaisesRegex(ValidationError, "Allow Restricted Field"):
+            self.config("res.users", ("login", "login"), (restricted, "x"), endpoint="t-refused")
+        config = self.config(
+            "res.users", ("login", "login"), (restricted, "x", {"allow_restricted": True}), endpoint="t-users"
+        )
+        user = new_test_user(self.env, "limited", "base.group_user")
+        mapper = self.env["bj.api.sync.mapper"]
+        plan = mapper._plan(config.id)
+        [data] = mapper._serialize(plan, user.with_user(user))
+        self.assertEqual(data, {"login": "limited"})
+        [data] = mapper._serialize(plan, user.with_user(self.env.ref("base.user_admin")))
+        self.assertIn("x", data)
+
+    def test_related_records_out_of_reach_are_left_out(self):
+        person = self.mapping("res.partner", ("ref", "code"))
+        config = self.config(
+            "res.partner",
+            ("ref", "code"),
+            ("child_ids", "people", {"value_type": "relational", "mapping_config_id": person.id}),
+            ("parent_id", "parent", {"value_type": "relational", "mapping_config_id": person.id}),
+            endpoint="t-reach",
+        )
+        company = self.env["res.company"].create({"name": "Elsewhere"})
+        partner = self.env["res.partner"].create(
+            {
+                "name": "A",
+                "ref": "T-1",
+                "child_ids": [
+                    Command.create({"name": "x", "ref": "P-1"}),
+                    Command.create({"name": "y", "ref": "P-2", "company_id": company.id}),
+                ],
+            }
+        )
+        user = new_test_user(self.env, "limited", "base.group_user")
+        mapper = self.env["bj.api.sync.mapper"]
+        [data] = mapper._serialize(mapper._plan(config.id), partner.with_user(user))
+        self.assertEqual(data, {"code": "T-1", "people": [{"code": "P-1"}], "parent": None})
