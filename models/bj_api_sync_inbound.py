@@ -75,7 +75,7 @@ class BjApiSyncInbound(models.AbstractModel):
             required_headers=tuple((header.key, digest(header.value or "")) for header in required),
             answer_headers=tuple((header.key, header.value or "") for header in config.header_ids - required),
             edge=config._get_edge(),
-            user_id=config.user_id.id,
+            user_id=config.user_id.filtered("active").id,
             company_id=config.company_id.id,
             limit=config.limit,
             page_size=config.page_size,

@@ -14,6 +14,8 @@ from ..tools.signature import SignatureError, verify
 
 ENDPOINT_PATH = re.compile(r"/(?:bj_api_sync|api/sync)/v1/([^/]+)")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+#: has a space, so that it is quoted: RFC 9110 section 11.5 demands that of realms, werkzeug does it where it must
+REALM = "BJ API"
 BEARER = re.compile(r"bearer\s+(.+)", re.IGNORECASE)
 
 
@@ -27,7 +29,7 @@ class IrHttp(models.AbstractModel):
         """Find the configuration of the path, check the caller's credentials, become its user.
 
         :raises NotFound: if nothing is exposed at the path
-        :raises Forbidden: if the caller's address is not one of the allowed networks
+        :raises Forbidden: if the caller's address is not one of the allowed networks, or the user is archived
         :raises Unauthorized: if a credential is missing or wrong (RFC 9110 section 15.5.2)
         """
         match = ENDPOINT_PATH.match(request.httprequest.path)
@@ -42,11 +44,15 @@ class IrHttp(models.AbstractModel):
             return  # the browser asks before it sends credentials; only the dispatcher's answer to OPTIONS follows
         cls._bj_check_headers(endpoint)
         user_id = getattr(cls, f"_bj_authenticate_{endpoint.authorization_type}")(endpoint) or endpoint.user_id
+        if not user_id:
+            raise Forbidden(request.env._("The user of this endpoint is archived."))
         request.update_env(user=user_id)
         company_id = endpoint.company_id or request.env.user.company_id.id
         if company_id not in request.env.user._get_company_ids():
             raise Forbidden(request.env._("The user has no access to the company of this endpoint."))
-        request.update_context(allowed_company_ids=[company_id])
+        # neither a session's language and time zone nor the browser's: an integrator gets the same from everywhere
+        context = request.env["res.users"].context_get()
+        request.update_env(context={**context, "allowed_company_ids": [company_id]})
 
     @classmethod
     def _bj_accepts(cls, endpoint):
@@ -78,7 +84,7 @@ class IrHttp(models.AbstractModel):
     @classmethod
     def _bj_unauthorized(cls, scheme, message=None, **values):
         """Make the exception that asks for credentials of a scheme (RFC 9110 section 11.6.1)."""
-        challenge = WWWAuthenticate(scheme, {"realm": "bj_api_sync", **values})
+        challenge = WWWAuthenticate(scheme, {"realm": REALM, **values})
         return Unauthorized(message or request.env._("Credentials are missing or wrong."), www_authenticate=challenge)
 
     @classmethod

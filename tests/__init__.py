@@ -1,3 +1,5 @@
+from . import test_access
+from . import test_auth
 from . import test_client
 from . import test_codec
 from . import test_config
