@@ -6,12 +6,14 @@ from . import test_config
 from . import test_demo
 from . import test_edge
 from . import test_inbound
+from . import test_laws
 from . import test_log
 from . import test_mapping
 from . import test_neutralize
 from . import test_openapi
 from . import test_outbound
 from . import test_paging
+from . import test_queries
 from . import test_redact
 from . import test_safety
 from . import test_secret

@@ -140,6 +140,16 @@ class TestAccess(ApiHttpCase):
         partner = self.env["res.partner"].browse(body["data"]["id"])
         self.assertEqual((partner.create_uid, partner.city), (self.limited, "False limited False False"))
 
+    def test_a_script_that_writes_while_records_are_read(self):
+        """Reading begins on a read-only cursor; what needs more gets it, from Odoo doing the request again."""
+        script = {"value_type": "script", "script": "log('seen ' + record.ref) or record.city"}
+        lines = self.lines("res.partner", ("ref", "code"), ("city", "city", script))
+        config = self.partner_config(endpoint="seen", line_ids=lines, user_id=self.limited.id)
+        self.assert_answer(self.call("GET", f"/seen/{self.partners[0].id}"), 200)
+        self.assertEqual(
+            self.env["bj.api.log"].search_count([("config_id", "=", config.id), ("name", "=", "seen T-1")]), 1
+        )
+
     # the filter domain
 
     def test_filter_domain_of_the_user_and_day(self):
