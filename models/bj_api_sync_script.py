@@ -3,6 +3,7 @@ import datetime as dt
 import logging
 import re
 import traceback
+from copy import deepcopy
 
 from dateutil.relativedelta import relativedelta
 from psycopg2 import OperationalError
@@ -120,7 +121,7 @@ class BjApiSyncScript(models.AbstractModel):
 
         :param PlanLine line: a line of the plan
         :param record: the matched record, the record to send, or an empty recordset
-        :param dict request_data: the payload, which the script may change or replace
+        :param dict request_data: the payload; the script may change or replace its copy
         :return: the payload afterwards
         :rtype: dict
         :raises ScriptError: if the script failed
@@ -129,7 +130,8 @@ class BjApiSyncScript(models.AbstractModel):
         context = self._get_context(line.config_id) | {
             "record": record,
             "records": record,
-            "request_data": request_data,
+            # what a script changes is its own: items are tried again when others of the request fail
+            "request_data": deepcopy(request_data),
         }
         try:
             safe_eval(line.script.strip(), context, mode="exec", filename=FILENAME)

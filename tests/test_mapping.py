@@ -726,6 +726,16 @@ class TestScripts(MappingCase):
                 with self.refused("", message="object"):
                     self.post(config, {"code": "T-1", "name": "Ann"})
 
+    def test_execute_runs_once_whatever_fails_beside_it(self):
+        """Items are tried together, then again without the bad ones: a script must not see its own changes."""
+        config = self.scripted(self.exec_line("request_data['name'] += '!'\nrequest_data['tags'].append(1)"))
+        payloads = [{"code": f"T-{n}", "name": name, "tags": []} for n, name in enumerate(("a", "b", "", "c"))]
+        payloads[1]["code"] = 7
+        before = [dict(payload, tags=[]) for payload in payloads]
+        answer = self.handle(config, "POST", payloads)
+        self.assertEqual([item["name"] for item in answer.body["data"]], ["a!", "!", "c!"])
+        self.assertEqual(payloads, before)
+
     def test_execute_changes_the_identifier(self):
         config = self.scripted(self.exec_line("request_data['code'] = request_data['code'].upper()"))
         partner = self.env["res.partner"].create({"name": "Ann", "ref": "T-1"})
