@@ -13,6 +13,7 @@ import psycopg2
 from psycopg2 import DataError, IntegrityError
 from werkzeug.exceptions import (
     BadRequest,
+    Conflict,
     HTTPException,
     MethodNotAllowed,
     NotAcceptable,
@@ -55,6 +56,8 @@ class BjApiSyncDispatcher(Dispatcher):
         self.payload = None
         #: the idempotency key, once the request is being worked on
         self.key_begun = ""
+        #: what tells a signed webhook from all others
+        self.message = ""
         self.quota = None
         request_id = request.httprequest.headers.get("X-Request-ID", "")
         self.trace_id = request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
@@ -144,6 +147,8 @@ class BjApiSyncDispatcher(Dispatcher):
             headers["Idempotent-Replayed"] = "true"
             return self._make_response(status, body.encode(), headers), Answer(status, {})
         bookkeeping.lock_identifiers(env.cr, config_id, identifiers)
+        if self.message and not env["bj.api.sync.message"]._claim(config_id, self.message):
+            raise Conflict(env._("This message was received before."))
         self.key_begun = key
         answer = self._dispatch(endpoint)
         response = self._respond_conditionally(answer)

@@ -3,7 +3,7 @@ import re
 import time
 
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Conflict, Forbidden, NotFound, Unauthorized
+from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
 
 from odoo import models
 from odoo.http import request
@@ -13,7 +13,6 @@ from ..tools.secret import decrypt, digest
 from ..tools.signature import SignatureError, verify
 
 ENDPOINT_PATH = re.compile(r"/(?:bj_api_sync|api/sync)/v1/([^/]+)")
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 #: has a space, so that it is quoted: RFC 9110 section 11.5 demands that of realms, werkzeug does it where it must
 REALM = "BJ API"
 BEARER = re.compile(r"bearer\s+(.+)", re.IGNORECASE)
@@ -128,14 +127,11 @@ class IrHttp(models.AbstractModel):
 
     @classmethod
     def _bj_authenticate_hmac(cls, endpoint):
-        """Check the signature over the raw body, and that the message was not received before.
-
-        :raises Conflict: for a repeated message
-        """
+        """Check the signature over the raw body; that the message is new is checked when it is worked on."""
         style, body = endpoint.edge.signing_style, request.dispatcher.body
         secrets = [decrypt(secret) for secret in endpoint.edge.signing_secrets]
         try:
-            message = verify(style, secrets, request.httprequest.headers, body, time.time())
+            request.dispatcher.message = verify(style, secrets, request.httprequest.headers, body, time.time())
         except SignatureError as exc:
             reasons = {
                 "missing": request.env._("The signature is missing, or has nothing to sign."),
@@ -143,7 +139,3 @@ class IrHttp(models.AbstractModel):
                 "expired": request.env._("The signature is too old, or its time is in the future."),
             }
             raise cls._bj_unauthorized("Signature", reasons[exc.reason], style=style) from exc
-        if request.dispatcher.method in SAFE_METHODS:  # reading twice harms nobody
-            return
-        if not request.env["bj.api.sync.message"]._claim(endpoint.config_id, message):
-            raise Conflict(request.env._("This message was received before."))
