@@ -6,7 +6,9 @@ import re
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 import psycopg2
@@ -27,19 +29,19 @@ from odoo.exceptions import AccessDenied
 from odoo.http import Dispatcher, Response
 
 from ..exceptions import REFUSALS
-from ..tools import bookkeeping
+from ..tools import bookkeeping, xml
 from ..tools.edge import get_cors_headers, get_preflight_headers
 from ..tools.plan import Answer, Operation
 
 _logger = logging.getLogger(__name__)
 
-JSON = "application/json"
+JSON, XML, TEXT_XML = "application/json", "application/xml", "text/xml"
 PROBLEM = "application/problem+json"
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 SAFE_METHODS = ("GET", "HEAD")
 BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 #: headers of an answer that are answered again with it
-KEPT_HEADERS = ("Location", "ETag", "Link")
+KEPT_HEADERS = ("Content-Type", "Location", "ETag", "Link")
 #: how much more than allowed is read, in bytes: senders that do not look for an answer before then get it at last
 LINGER = 16 * 1024 * 1024
 
@@ -86,6 +88,14 @@ class BjApiSyncDispatcher(Dispatcher):
         return {key: list(texts) for key, texts in self.request.httprequest.args.lists()}
 
     @functools.cached_property
+    def media_type(self):
+        """What is answered: JSON unless something else is asked for; None if that is nothing we have."""
+        accepted = self.request.httprequest.accept_mimetypes
+        if not accepted:
+            return JSON
+        return accepted.best_match([JSON, XML, TEXT_XML]) or (JSON if PROBLEM in accepted else None)
+
+    @functools.cached_property
     def body(self):
         """The raw body of the request.
 
@@ -115,9 +125,8 @@ class BjApiSyncDispatcher(Dispatcher):
             return self._respond(Answer(HTTPStatus.NO_CONTENT, {}, {"Allow": ", ".join(allowed)}))
         if self.method not in allowed:
             raise MethodNotAllowed(valid_methods=allowed)
-        accepted = self.request.httprequest.accept_mimetypes
-        if accepted and not accepted.best_match([JSON, PROBLEM]):
-            raise NotAcceptable(self.request.env._("Only %s can be answered.", JSON))
+        if not self.media_type:
+            raise NotAcceptable(self.request.env._("Only %s can be answered.", f"{JSON}, {XML}"))
         self.payload = self._parse_body()
         self.idempotency_key = self._get_idempotency_key()
         if self.method in SAFE_METHODS or self.dry_run:
@@ -252,23 +261,26 @@ class BjApiSyncDispatcher(Dispatcher):
     def _parse_body(self):
         """Return the body as JSON value, None if there is none.
 
-        :raises BadRequest: if it is no JSON (RFC 8259)
-        :raises UnsupportedMediaType: if it is declared as something else
+        :raises BadRequest: if it is not what it is declared to be; without a declaration, JSON
+        :raises UnsupportedMediaType: if it is declared as something that is not understood
         """
-        if self.method in SAFE_METHODS:
+        if self.method in SAFE_METHODS or not self.body.strip():
             return None
-        data = self.body
-        if not data.strip():
-            return None
-        mimetype = self.request.httprequest.mimetype
-        if mimetype and mimetype != JSON and not mimetype.endswith("+json"):
+        mimetype = self.request.httprequest.mimetype or JSON
+        # a suffix tells the syntax of any other type (RFC 6839)
+        media_type = mimetype if mimetype in FORMATS else f"application/{mimetype.rpartition('+')[2]}"
+        if media_type not in FORMATS:
             raise UnsupportedMediaType(
-                self.request.env._("The body must be %(expected)s, not %(given)s.", expected=JSON, given=mimetype)
+                self.request.env._(
+                    "The body must be %(expected)s, not %(given)s.", expected=f"{JSON} or {XML}", given=mimetype
+                )
             )
         try:
-            return json.loads(data, parse_constant=_refuse_constant)
+            return FORMATS[media_type].parse(self.body)
         except (ValueError, RecursionError) as exc:
-            raise BadRequest(self.request.env._("The body is not valid JSON: %s", exc)) from exc
+            raise BadRequest(
+                self.request.env._("The body is not valid %(type)s: %(error)s", type=media_type, error=exc)
+            ) from exc
 
     # ------------------------------------------------------------------
     # Responses
@@ -291,9 +303,10 @@ class BjApiSyncDispatcher(Dispatcher):
                 return self._respond(Answer(HTTPStatus.NOT_MODIFIED, {}, answer.headers))
         return self._respond(answer)
 
-    def _respond(self, answer, content_type=JSON):
-        body = b"" if answer.status in BODILESS else _dump(answer.body)
-        return self._make_response(answer.status, body, answer.headers, content_type)
+    def _respond(self, answer, content_type=None):
+        media_type = self.media_type or JSON
+        body = b"" if answer.status in BODILESS else FORMATS[content_type or media_type].dump(answer.body)
+        return self._make_response(answer.status, body, answer.headers, content_type or media_type)
 
     def _make_response(self, status, body, headers, content_type=JSON):
         response = Response(body, status=int(status), content_type=f"{content_type}; charset=utf-8")
@@ -303,6 +316,7 @@ class BjApiSyncDispatcher(Dispatcher):
         response.headers["X-Request-ID"] = self.trace_id
         response.headers["Cache-Control"] = "no-store" if "ETag" not in headers else "private, no-cache"
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Vary"] = "Accept"
         if self.endpoint:
             if self.quota or self.endpoint.edge.cors_origins:
                 response.headers.update(self._get_edge_headers())
@@ -447,8 +461,23 @@ def _dump(body):
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
+def _parse_json(data):
+    return json.loads(data, parse_constant=_refuse_constant)
+
+
 def _refuse_constant(name):
     raise ValueError(f"{name} is no JSON number")
+
+
+class Format(NamedTuple):
+    """How a media type is read and written."""
+
+    parse: Callable
+    dump: Callable
+
+
+_JSON, _XML = Format(_parse_json, _dump), Format(xml.parse, xml.dump)
+FORMATS = {JSON: _JSON, PROBLEM: _JSON, XML: _XML, TEXT_XML: _XML}
 
 
 def _public(error):

@@ -26,6 +26,12 @@ TRUE, FALSE = ("true", "1"), ("false", "0")
 TO_MANY = ("one2many", "many2many")
 
 
+class Text(str):
+    """A value from where everything is text: what it stands for is up to the field it goes to."""
+
+    __slots__ = ()
+
+
 def serialize_column(field_type, values, digits=None):
     """Turn ORM (or database) values into JSON values.
 
@@ -101,7 +107,7 @@ def _parse_text(value):
     if not isinstance(value, str) or "\x00" in value:
         raise ValueError
     value.encode()  # JSON can hold halves of surrogate pairs, a database cannot
-    return value or False
+    return str(value) or False
 
 
 def _parse_integer(value):
@@ -126,6 +132,8 @@ def _parse_float(value):
 
 
 def _parse_boolean(value):
+    if isinstance(value, Text) and value.strip() in TRUE + FALSE:
+        return value.strip() in TRUE
     if not isinstance(value, bool):
         raise ValueError
     return value
@@ -160,6 +168,8 @@ def _parse_binary(value):
 
 
 def _parse_id(value):
+    if isinstance(value, Text) and re.fullmatch(r"\s*\d{1,10}\s*", value):
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value not in INT4 or value <= 0:
         raise ValueError
     return value

@@ -123,7 +123,7 @@ def get_cors_headers(origins, origin):
     :param str origin: the ``Origin`` of the request, empty if there is none
     :rtype: dict[str, str]
     """
-    vary = {} if ANY in origins else {"Vary": "Origin"}
+    vary = {} if ANY in origins else {"Vary": "Accept, Origin"}
     if not origin or not origins & {ANY, origin}:
         return vary
     allowed = ANY if ANY in origins else origin

@@ -1,0 +1,157 @@
+"""XML <-> JSON values, the same way in both directions.
+
+* The name of the root element means nothing: the ``data`` of an answer can be sent back as it is.
+* An object is an element with one child per key, a list one with children named ``item``. ``type="object"`` or
+  ``type="list"`` says which, where it could be either.
+* null is ``xsi:nil="true"``; ``nil`` and ``null`` without a namespace are understood as well.
+* Anything else is text. What it stands for is up to the field it goes to, see :class:`codec.Text`.
+* A key that is no XML name is escaped as in SQL/XML (ISO/IEC 9075-14): ``_x0020_`` is a space.
+* Other attributes, namespaces, comments and processing instructions mean nothing. Characters that XML 1.0 cannot
+  hold become U+FFFD.
+
+A document with a DOCTYPE is refused as soon as that is read, so there are no entities to resolve and nothing to
+fetch; XInclude is never processed. What libxml2 takes for too large a text is refused as well.
+"""
+
+import json
+import re
+
+from lxml import etree
+
+from .codec import Text
+
+XSI = "http://www.w3.org/2001/XMLSchema-instance"
+ROOT, ITEM = "response", "item"
+#: elements inside one another
+MAX_DEPTH = 100
+NIL = (f"{{{XSI}}}nil", "nil", "null")
+#: characters that names begin with (XML 1.0 section 2.3), as far as they are letters of living languages
+LETTERS = "A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02ff\u0370-\u037d\u037f-\u1fff\u3001-\ud7ff"
+#: what is escaped in a name: what cannot be in it, and what would look like an escape
+UNNAMEABLE = re.compile(
+    rf"^[^{LETTERS}]|[^{LETTERS}0-9.-]|_(?=x[0-9A-Fa-f]{{0,8}}(?:_|[^{LETTERS}0-9.-]))|^\Z", re.DOTALL
+)
+ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4}|00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4}|)_")
+#: what XML 1.0 cannot hold (section 2.2)
+UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def dump(value):
+    """Write a JSON value as an XML document in UTF-8.
+
+    :param value: any JSON value
+    :rtype: bytes
+    """
+    root = etree.Element(ROOT, nsmap={"xsi": XSI})
+    _fill(root, value)
+    return etree.tostring(root, xml_declaration=True, encoding="UTF-8")
+
+
+def parse(data):
+    """Read an XML document as JSON value, all of whose scalars are :class:`codec.Text` or None.
+
+    :param bytes data: the document, in the encoding it declares
+    :raises ValueError: if it is no such document
+    """
+    parser = etree.XMLParser(
+        target=_Target(), resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False, collect_ids=False
+    )
+    try:
+        return etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def escape_name(key):
+    """Make an XML name of any key."""
+    return UNNAMEABLE.sub(lambda match: f"_x{_hex(match[0])}_", key)
+
+
+def unescape_name(name):
+    """Return the key that :func:`escape_name` made a name of."""
+    return ESCAPE.sub(lambda match: chr(int(match[1], 16)) if match[1] else "", name)
+
+
+def _hex(character):
+    if not character:
+        return ""
+    return f"{ord(character):04X}" if ord(character) < 0x10000 else f"{ord(character):08X}"
+
+
+def _fill(element, value):
+    if value is None:
+        element.set(NIL[0], "true")
+    elif isinstance(value, dict):
+        if set(value) <= {ITEM}:
+            element.set("type", "object")
+        for key, child in value.items():
+            _fill(etree.SubElement(element, escape_name(str(key))), child)
+    elif isinstance(value, (list, tuple)):
+        element.set("type", "list")
+        for child in value:
+            _fill(etree.SubElement(element, ITEM), child)
+    else:
+        element.text = UNWRITABLE.sub("\ufffd", value if isinstance(value, str) else json.dumps(value))
+
+
+class _Element:
+    """An element that is being read."""
+
+    __slots__ = ("children", "is_nil", "kind", "name", "texts")
+
+    def __init__(self, tag, attributes):
+        self.name = tag.rpartition("}")[2]
+        self.is_nil = any(attributes.get(name) in ("true", "1") for name in NIL)
+        self.kind = attributes.get("type")
+        self.children, self.texts = [], []
+
+    def get_value(self):
+        text = "".join(self.texts)
+        if (self.children or self.is_nil) and text.strip():
+            raise ValueError(f"The element {self.name} has text where there can be none")
+        if self.is_nil and not self.children:
+            return None
+        names = {name for name, _ in self.children}
+        if self.kind == "list" or (names == {ITEM} and self.kind != "object"):
+            return self._get_list(names)
+        if names or self.kind == "object":
+            return self._get_object()
+        return Text(text)
+
+    def _get_list(self, names):
+        if not names <= {ITEM}:
+            raise ValueError(f"The list {self.name} must have elements named {ITEM} and no others")
+        return [value for _, value in self.children]
+
+    def _get_object(self):
+        result = {unescape_name(name): value for name, value in self.children}
+        if len(result) < len(self.children):
+            raise ValueError(f"{self.name} has an element twice: a list is an element with elements named {ITEM}")
+        return result
+
+
+class _Target:
+    """Makes values of a document while it is parsed, without a tree of it."""
+
+    def __init__(self):
+        self.open, self.value = [], None
+
+    def start(self, tag, attributes):
+        if len(self.open) >= MAX_DEPTH:
+            raise ValueError(f"More than {MAX_DEPTH} elements inside one another")
+        self.open.append(_Element(tag, attributes))
+
+    def data(self, text):
+        self.open[-1].texts.append(text)
+
+    def end(self, tag):
+        element = self.open.pop()
+        self.value = element.get_value()
+        if self.open:
+            self.open[-1].children.append((element.name, self.value))
+
+    def doctype(self, *arguments):
+        raise ValueError("A DOCTYPE is not accepted")
+
+    def close(self):
+        return self.value
