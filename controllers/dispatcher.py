@@ -102,12 +102,11 @@ class BjApiSyncDispatcher(Dispatcher):
         :raises RequestEntityTooLarge: if it is larger than the endpoint takes, whether its length is announced or not
         """
         limit = self.endpoint.edge.max_body_size
-        # werkzeug refuses what is announced to be larger, and cuts silently what is not announced
-        self.request.httprequest.max_content_length = limit + LINGER
-        data = self.request.httprequest.get_data()
-        if len(data) > limit:
+        httprequest = self.request.httprequest
+        httprequest.max_content_length = limit + LINGER  # what is not announced is silently cut there
+        if (httprequest.content_length or 0) > limit + LINGER or len(httprequest.get_data()) > limit:
             raise RequestEntityTooLarge(self.request.env._("The body may have %s KiB at most.", limit // 1024))
-        return data
+        return httprequest.get_data()
 
     @classmethod
     def is_compatible_with(cls, request):

@@ -9,6 +9,7 @@ from odoo.tools import ormcache, remove_accents
 from ..tools import schema as json_schema
 from ..tools.codec import TO_MANY
 from ..tools.plan import Endpoint, Plan
+from ..tools.signature import SIGNATURE_HEADERS
 from .bj_api_sync_inbound import SORTABLE
 
 JSON, PROBLEM = "application/json", "application/problem+json"
@@ -387,6 +388,8 @@ class BjApiSyncOpenapi(models.AbstractModel):
             statuses += [413, 415, 422]
         if method != "GET" and one:
             statuses.append(412)
+        if scope.endpoint.edge.rate_limit:
+            statuses.append(429)
         return sorted(statuses)
 
     def _get_headers(self, scope, names):
@@ -627,11 +630,12 @@ class BjApiSyncOpenapi(models.AbstractModel):
             (413, self.env._("The body has too many items, or is too large.")),
             (415, self.env._("The body is of another content type.")),
             (422, self.env._("The Idempotency-Key was used for another request.")),
+            (429, self.env._("There were too many requests within a minute.")),
             (500, self.env._("Internal error. The log has the details under the trace id.")),
         ]
 
     def _get_error(self, status, text):
-        names = {401: ["WWW-Authenticate"], 405: ["Allow"], 409: ["Retry-After"]}.get(status, [])
+        names = {401: ["WWW-Authenticate"], 405: ["Allow"], 409: ["Retry-After"], 429: ["Retry-After"]}.get(status, [])
         return {
             "description": text,
             "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ["X-Request-ID", *names]},
@@ -659,14 +663,20 @@ class BjApiSyncOpenapi(models.AbstractModel):
             f"header.{re.sub(r'[^A-Za-z0-9._-]', '_', name)}": {"type": "apiKey", "in": "header", "name": name}
             for name, _digest in endpoint.required_headers
         }
-        return (own() if own else {}) | headers
+        return (own(endpoint) if own else {}) | headers
 
-    def _get_security_basic(self):
+    def _get_security_basic(self, endpoint):
         return {"basic": {"type": "http", "scheme": "basic"}}
 
-    def _get_security_bearer(self):
+    def _get_security_bearer(self, endpoint):
         return {"bearer": {"type": "http", "scheme": "bearer"}}
 
-    def _get_security_odoo(self):
+    def _get_security_odoo(self, endpoint):
         text = self.env._("The API key of an Odoo user, as whom the request runs.")
         return {"odoo": {"type": "http", "scheme": "bearer", "description": text}}
+
+    def _get_security_hmac(self, endpoint):
+        style = endpoint.edge.signing_style
+        text = self.env._("The signature of the body, made with a secret that both sides know.")
+        scheme = {"type": "apiKey", "in": "header", "name": SIGNATURE_HEADERS[style], "description": text}
+        return {f"signature.{style}": scheme}

@@ -60,6 +60,8 @@ class IrHttp(models.AbstractModel):
         :param Endpoint endpoint: the compiled configuration
         :rtype: bool
         """
+        if endpoint.edge.signing_style:
+            return False  # a signature is for one message to one endpoint
         try:
             cls._bj_check_headers(endpoint)
             getattr(cls, f"_bj_authenticate_{endpoint.authorization_type}")(endpoint)

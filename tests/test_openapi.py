@@ -277,6 +277,20 @@ class TestOpenapi(ApiHttpCase):
         self.people.company_id = company
         self.assertNotIn("people", paths(token=None))
 
+    def test_signed_webhooks(self):
+        """Nobody proves by a signature that they may read the description; logged in one sees what is signed."""
+        values = {"authorization_type": "hmac", "signing_style": "github", "signing_secret": "s", "rate_limit": 60}
+        self.partner_config(endpoint="hook", **values)
+        self.assertNotIn("/hook", self.document(headers={"X-Hub-Signature-256": "sha256=00"})["paths"])
+        self.new_user("reader", "bj_api_sync.group_user")
+        self.authenticate("reader", "reader")
+        document = self.document()
+        [need] = document["paths"]["/hook"]["post"]["security"]
+        schemes = [document["components"]["securitySchemes"][name] for name in need]
+        self.assertEqual([(scheme["in"], scheme["name"]) for scheme in schemes], [("header", "X-Hub-Signature-256")])
+        self.assertLessEqual({"401", "429"}, set(document["paths"]["/hook"]["post"]["responses"]))
+        self.assertNotIn("429", document["paths"]["/people"]["post"]["responses"])
+
     def test_components_of_others_are_not_told(self):
         self.assertFalse(self.document(token=None)["paths"])
         self.assertEqual(

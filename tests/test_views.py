@@ -50,6 +50,15 @@ class TestViews(ApiCase):
         config = form.save()
         self.assertEqual((config.bearer_token, config.user_id), ("abc", self.env.user))
 
+    def test_signed_webhook_and_limits(self):
+        names = ("bearer_token", "signing_style", "signing_secret", "signing_secret_previous", "rate_limit")
+        form = self.form("in")
+        self.assertEqual(self.visible(form, *names), ["bearer_token"])
+        form.endpoint = "test-hook"
+        form.authorization_type = "hmac"
+        self.assertEqual(self.visible(form, *names), list(names[1:]))
+        self.assertEqual(self.required(form, *names), ["signing_style", "signing_secret"])
+
     def test_mapping_only(self):
         form = self.form("in")
         self.assertFalse(self.required(form, "http_method_ids", "bearer_token", "user_id"))

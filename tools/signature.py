@@ -22,6 +22,13 @@ import re
 TOLERANCE = 300
 STYLES = ("standard", "github", "stripe", "shopify")
 PREFIX = "whsec_"
+#: the header that the signature is in
+SIGNATURE_HEADERS = {
+    "standard": "webhook-signature",
+    "github": "X-Hub-Signature-256",
+    "stripe": "Stripe-Signature",
+    "shopify": "X-Shopify-Hmac-Sha256",
+}
 
 
 class SignatureError(ValueError):
