@@ -88,7 +88,7 @@ class BjApiSyncConfig(models.Model):
         groups=MANAGER, help="The secret both sides know. Standard Webhooks: base64, usually whsec_ before it."
     )
     signing_secret_previous = EncryptedChar(
-        "Previous Signing Secret",
+        "Previous Secret",
         groups=MANAGER,
         help="While a secret is replaced: put the old one here, the new one above, and empty this one when "
         "nobody signs with the old one any more.",
