@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg2
 
 ROOT = Path(__file__).resolve().parent
-CACHE = Path(os.environ["BJ_DEV_ADDONS"]).parent
+CACHE = Path(os.environ.get("BJ_DEV_CACHE") or ROOT.parent / ".dev").expanduser().resolve()  # as ./dev has it
 ODOO = json.loads(os.environ["BJ_DEV_ODOO"])
 DB_ARGS = json.loads(os.environ["BJ_DEV_DB_ARGS"])
 STARTED = time.monotonic()
@@ -67,6 +67,7 @@ class House:
         arguments = [*ODOO, *self.options, "--http-port", str(port), "--max-cron-threads", "0", *map(str, options)]
         with self.log.open("a") as log:
             process = subprocess.Popen(arguments, env=self.environment, stdout=log, stderr=log)
+        self.pid = process.pid
         try:
             while True:
                 if process.poll() is not None or time.monotonic() - STARTED > 200:
