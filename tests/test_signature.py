@@ -149,6 +149,13 @@ class TestSignedWebhook(ApiHttpCase):
         self.assert_answer(self.send(self.signed(body), body), 400)
         self.assert_answer(self.send(self.signed()), 201)
 
+    def test_dry_run_takes_no_message(self):
+        headers = self.signed()
+        for _ in range(2):
+            self.assert_answer(self.send(headers | {"Prefer": "tx=rollback"}), 201)
+        self.assert_answer(self.send(headers), 201)
+        self.assert_answer(self.send(headers), 409)
+
     def test_same_message_for_two_endpoints(self):
         other = self.hook.copy({"endpoint": "hook2", "signing_secret": SECRET})
         headers = self.signed() | {"Content-Type": "application/json"}
