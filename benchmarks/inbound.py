@@ -6,6 +6,7 @@ slower moment of the machine hits all alike. What is told are medians, and ratio
 
 import argparse
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from itertools import count
 from pathlib import Path
 
 from _house import CACHE, ROOT, connect, get_facts, house, say
@@ -217,7 +217,7 @@ def unwrap(content):
 
 # ---- What is measured --------------------------------------------------------------------------------------
 
-serial = count(1)
+serial = itertools.count(1)
 READ_PEERS = ("json2", "jsonrpc", "fastapi", "orm", "sql", "ours")
 ALL_PEERS = ("json2", "jsonrpc", "fastapi", "orm", "orm_off", "sql", "json2_off", "ours", "ours_off")
 TITLES = {
@@ -227,17 +227,16 @@ TITLES = {
 }  # fmt: skip
 
 
-def make_values(number, refs=None):
-    """Make new partners, or other values of existing ones."""
-    serials = [next(serial) for _ in range(number)]
+def make_values(number):
+    """Make new partners."""
     return [
         {
-            "name": f"Grace Hopper {i}", "ref": refs[place] if refs else f"N{i:07}", "email": f"grace.{i}@example.com",
+            "name": f"Grace Hopper {i}", "ref": f"N{i:07}", "email": f"grace.{i}@example.com",
             "phone": f"+1 555 {i:07}", "street": f"{i % 90} Harbour Street", "city": "Arlington",
             "zip": f"{i % 99999:05}",
             "country_id": 1 + i % 20, "is_company": False,
         }
-        for place, i in enumerate(serials)
+        for i in itertools.islice(serial, number)
     ]  # fmt: skip
 
 
@@ -247,8 +246,18 @@ def some_refs(number):
     return [f"P{(start + place) % PARTNERS:06}" for place in range(number)]
 
 
-def make_half():
-    return make_values(50, some_refs(50)) + make_values(50)
+known = {}  # the existing partners: identifier -> values
+
+
+def load(cursor):
+    cursor.execute(f"SELECT {', '.join(FIELDS[:-1])} FROM res_partner WHERE ref LIKE 'P%'")
+    known.update((row[1], dict(zip(FIELDS, row))) for row in cursor.fetchall())
+
+
+def make_half(number=100):
+    """Half of it new partners, half existing ones of which phone and street have changed."""
+    changed = [known[ref] | {"phone": f"+33 {next(serial)}", "street": "Moved"} for ref in some_refs(number // 2)]
+    return changed + make_values(number // 2)
 
 
 class Unchanged:
@@ -389,7 +398,7 @@ def check(peers, cursor):
             assert answer == answers["json2"], f"{name} answers {answer[0]}, not {answers['json2'][0]}"
     for name, peer in peers.items():
         new, company, children = make_values(2), make_values(1), make_values(3)
-        half = make_values(2, some_refs(2)) + make_values(2)
+        half = make_half(4)
         peer.create(new)
         peer.upsert(half)
         if name != "sql":
@@ -490,6 +499,7 @@ def report(home, port, cursor, key, has_fastapi, quick):
     if not has_fastapi:
         del peers["fastapi"]
     grow(cursor, PARTNERS)
+    load(cursor)
     say("checking that all do the same")
     check(peers, cursor)
     for _ in range(10):  # both workers get warm

@@ -17,7 +17,7 @@ import threading
 import time
 
 from _house import ROOT, connect, house, say
-from inbound import PARTNERS, SEED, SEEDED, grow, make_half, make_values, some_refs
+from inbound import PARTNERS, SEED, SEEDED, grow, load, make_half, make_values, some_refs
 
 sys.path.insert(0, str(ROOT))
 from addons.bj_bench_peers.operations import FIELDS  # noqa: E402
@@ -139,7 +139,7 @@ class Server:
 
 
 def make_operations(server):
-    base = "/bj_api_sync/v1/bench-partners"
+    base, companies = "/bj_api_sync/v1/bench-partners", "/bj_api_sync/v1/bench-companies"
     search = {"domain": [], "fields": FIELDS, "limit": 100, "order": "id", "load": None}
     same = make_values(100)
     return {
@@ -150,6 +150,7 @@ def make_operations(server):
         "create_off": (100, lambda: server.send("POST", f"{base}-off", make_values(1)[0])),
         "create100": (12, lambda: server.send("POST", base, make_values(100))),
         "upsert": (12, lambda: server.send("POST", base, make_half())),
+        "nested": (20, lambda: server.send("POST", companies, make_values(1)[0] | {"children": make_values(10)})),
         "unchanged": (40, lambda: server.send("POST", base, same)),
     }
 
@@ -189,6 +190,7 @@ def main():
         key = home.odoo("--no-http", command=["shell"], script=f"SEEDED, FIELDS = {SEEDED}, {FIELDS}\n{SEED}")
         with contextlib.closing(connect(home.database)) as connection:
             grow(connection.cursor(), PARTNERS)
+            load(connection.cursor())
         server = Server(home, key.split("KEY ")[1].split()[0])
         watch_all(server.registry)
         say("measuring")
