@@ -18,10 +18,14 @@
         "views/bj_api_log_views.xml",
         "views/res_config_settings_views.xml",
         "views/ir_actions_server_views.xml",
+        "views/openapi_templates.xml",
         "views/menus.xml",
     ],
     "demo": ["demo/demo.xml"],
     "oca_data_manual": ["demo/demo_sale.xml"],  # ./dev demo loads it where Sales is installed
-    "assets": {"web.assets_backend": ["bj_api_sync/static/src/**/*"]},
+    "assets": {
+        "web.assets_backend": ["bj_api_sync/static/src/**/*"],
+        "bj_api_sync.assets_docs": ["bj_api_sync/static/docs/*"],
+    },
     "application": True,
 }

@@ -1,6 +1,16 @@
+import json
+from functools import partial
+
 from odoo.http import Controller, request, route
 
+from ..tools import schema
 from .main import PREFIXES
+
+#: only what this server sends itself, no inline script or style (W3C Content Security Policy Level 3)
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
 
 
 class BjApiSyncOpenapiController(Controller):
@@ -27,7 +37,10 @@ class BjApiSyncOpenapiController(Controller):
         prefix = next(prefix for prefix in PREFIXES if request.httprequest.path.startswith(f"{prefix}/"))
         return request.env["bj.api.sync.config"].get_base_url() + prefix
 
-    def _respond(self, content, content_type, etag):
+    def _get_text(self):
+        return request.env["bj.api.sync.openapi"]._get_text(self._get_visible(), self._get_server())
+
+    def _respond(self, content, content_type):
         """Answer what depends on who asks; RFC 9110 section 13 lets the caller keep it as long as it is the same."""
         response = request.make_response(
             content,
@@ -38,7 +51,7 @@ class BjApiSyncOpenapiController(Controller):
                 ("X-Content-Type-Options", "nosniff"),
             ],
         )
-        response.set_etag(etag)
+        response.add_etag()
         return response.make_conditional(request.httprequest)
 
     @route(
@@ -51,5 +64,48 @@ class BjApiSyncOpenapiController(Controller):
     )
     def openapi(self):
         """Answer the OpenAPI document."""
-        text, etag = request.env["bj.api.sync.openapi"]._get_text(self._get_visible(), self._get_server())
-        return self._respond(text, "application/json", etag)
+        return self._respond(self._get_text(), "application/json")
+
+    @route(
+        [f"{prefix}/docs" for prefix in PREFIXES],
+        type="http",
+        auth="public",
+        methods=["GET"],
+        readonly=True,
+        save_session=False,
+    )
+    def docs(self):
+        """Answer a page to read the description, and to try the endpoints."""
+        values = self._get_page_values(json.loads(self._get_text()))
+        page = request.env["ir.qweb"]._render("bj_api_sync.openapi_docs", values)
+        response = self._respond(page, "text/html")
+        response.headers["Content-Security-Policy"] = PAGE_POLICY
+        return response
+
+    def _get_page_values(self, document):
+        def resolve(part):
+            while "$ref" in part:
+                name = part["$ref"].split("/")
+                part = document["components"][name[-2]][name[-1]]
+            return part
+
+        def operations(tag):
+            found = []
+            for path, item in document["paths"].items():
+                shared = item.get("parameters", [])
+                for method, operation in item.items():
+                    if method != "parameters" and tag in operation["tags"]:
+                        params = [resolve(param) for param in [*shared, *operation["parameters"]]]
+                        found.append(operation | {"path": path, "method": method, "parameters": params})
+            return found
+
+        return {
+            "document": document,
+            "scripts": request.env["ir.qweb"]._get_asset_links("bj_api_sync.assets_docs", css=False),
+            "lang": (request.env.lang or "en_US").replace("_", "-"),
+            "operations": operations,
+            "resolve": resolve,
+            "rows": partial(schema.rows, schemas=document["components"]["schemas"]),
+            "describe_type": schema.describe_type,
+            "dumps": partial(json.dumps, ensure_ascii=False, indent=2),
+        }

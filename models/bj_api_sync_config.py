@@ -457,6 +457,12 @@ class BjApiSyncConfig(models.Model):
             "context": {"default_config_id": self.id},
         }
 
+    def action_open_documentation(self):
+        """Open the page that describes the endpoint, and lets people try it."""
+        self.ensure_one()
+        url = f"/bj_api_sync/v1/docs#endpoint-{self.endpoint}"
+        return {"type": "ir.actions.act_url", "url": url, "target": "new"}
+
     # ------------------------------------------------------------------
     # Business methods
     # ------------------------------------------------------------------

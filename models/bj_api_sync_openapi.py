@@ -1,4 +1,3 @@
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from odoo.tools import ormcache, remove_accents
 
 from ..tools import schema as json_schema
 from ..tools.codec import TO_MANY
-from ..tools.plan import Endpoint, Plan
+from ..tools.plan import Endpoint, Plan, escape
 from ..tools.signature import SIGNATURE_HEADERS
 from .bj_api_sync_inbound import SORTABLE
 
@@ -24,6 +23,13 @@ OPERATION_NAMES = {
 }
 NUMBER = {"type": "integer", "minimum": 0}
 TEXT = {"type": "string"}
+#: the headers of errors, by status
+ERROR_HEADERS = {
+    401: ("WWW-Authenticate",),
+    405: ("Allow",),
+    409: ("Retry-After",),
+    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
+}
 REQUEST_ID = TEXT | {"pattern": "^[\\x21-\\x7e]{1,128}$", "examples": ["order-4711"]}
 
 
@@ -57,11 +63,10 @@ class BjApiSyncOpenapi(models.AbstractModel):
 
         :param tuple names: the endpoints the caller may know of
         :param str server: the URL they are below
-        :return: the document in JSON, and its entity tag
-        :rtype: tuple[str, str]
+        :return: the document in JSON
+        :rtype: str
         """
-        text = json.dumps(self._get_document(names, server), ensure_ascii=False, separators=(",", ":"))
-        return text, hashlib.sha256(text.encode()).hexdigest()[:32]
+        return json.dumps(self._get_document(names, server), ensure_ascii=False, separators=(",", ":"))
 
     def _get_document(self, names, server):
         """Describe some endpoints.
@@ -131,7 +136,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
     def _get_intro(self):
         return self.env._(
             "A key that is absent from a body leaves its field alone, null clears it. Lists are read in pages. "
-            "HEAD and OPTIONS are answered wherever GET is, or any method. "
+            "Every endpoint answers OPTIONS, and HEAD where it answers GET. "
             "Every answer has an X-Request-ID, under which the log of Odoo finds it."
         )
 
@@ -363,7 +368,8 @@ class BjApiSyncOpenapi(models.AbstractModel):
         done = single if one else listed if method == "GET" else {"oneOf": [single, listed]}
         responses = {"200": self._get_response(scope, method, one, self.env._("Done"), done)}
         if method == "POST":
-            responses["201"] = self._get_response(scope, method, one, self.env._("Created"), done, ["Location"])
+            created = self._get_response(scope, method, one, self.env._("Created"), done, ["Location"])
+            responses["201"] = created | {"links": self._get_links(scope)}
         if method != "GET" and not one:
             failed = self._get_envelope(many, method, many=True, errors=True)
             responses["207"] = self._get_response(scope, method, one, self.env._("Some items failed"), failed)
@@ -373,6 +379,20 @@ class BjApiSyncOpenapi(models.AbstractModel):
         for status in self._get_error_statuses(scope, method, one):
             responses[str(status)] = {"$ref": f"#/components/responses/Error{status}"}
         return responses
+
+    def _get_links(self, scope):
+        """Lead from a created record to what can be done with it (OpenAPI 3.1.1, section 4.8.20)."""
+        path = scope.plan.identifier.path if scope.endpoint.record_id_type == "identifier" else ("id",)
+        pointer = "".join(f"/{escape(part)}" for part in path)
+        names = [OPERATION_NAMES[method][1] for method in scope.endpoint.methods if method in OPERATION_NAMES]
+        return {
+            name: {
+                "operationId": f"{scope.endpoint.name}.{name}",
+                "parameters": {"record_id": f"$response.body#/data{pointer}"},
+            }
+            for name in names
+            if name
+        }
 
     def _get_error_statuses(self, scope, method, one):
         """Return the statuses that an operation may fail with.
@@ -394,6 +414,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
 
     def _get_headers(self, scope, names):
         """Describe the headers of an answer; what the configured ones say is not told."""
+        names = [*names, *(("RateLimit", "RateLimit-Policy") if scope.endpoint.edge.rate_limit else ())]
         own = {name: {"schema": TEXT} for name, _value in scope.endpoint.answer_headers}
         return own | {name: {"$ref": f"#/components/headers/{name}"} for name in ["X-Request-ID", *names]}
 
@@ -606,6 +627,8 @@ class BjApiSyncOpenapi(models.AbstractModel):
             "ETag": self.env._("What tells this state of one record from others, for If-Match and If-None-Match."),
             "Link": self.env._("The pages around this one (RFC 8288): first, prev, next, last."),
             "Retry-After": self.env._("After how many seconds to try again."),
+            "RateLimit": self.env._("How many requests are left, and when there are more."),
+            "RateLimit-Policy": self.env._("How many requests are answered within how many seconds."),
             "Idempotent-Replayed": self.env._("true: the request was done before, this is its answer."),
             "Preference-Applied": self.env._("tx=rollback: this was a dry run."),
         }
@@ -635,7 +658,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         ]
 
     def _get_error(self, status, text):
-        names = {401: ["WWW-Authenticate"], 405: ["Allow"], 409: ["Retry-After"], 429: ["Retry-After"]}.get(status, [])
+        names = ERROR_HEADERS.get(status, ())
         return {
             "description": text,
             "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ["X-Request-ID", *names]},
@@ -652,18 +675,18 @@ class BjApiSyncOpenapi(models.AbstractModel):
     def _get_security(self, endpoint):
         """Return the security schemes that a request needs, all of them, by name.
 
-        The schemes of an authorization type come from ``_get_security_<type>``.
+        The schemes of an authorization type come from ``_get_security_<type>(endpoint)``.
 
         :param Endpoint endpoint: the compiled configuration
         :return: Security Scheme Objects (OpenAPI 3.1.1, section 4.8.27)
         :rtype: dict
         """
-        own = getattr(self, f"_get_security_{endpoint.authorization_type}", None)
+        describe = getattr(self, f"_get_security_{endpoint.authorization_type}", None)
         headers = {
             f"header.{re.sub(r'[^A-Za-z0-9._-]', '_', name)}": {"type": "apiKey", "in": "header", "name": name}
             for name, _digest in endpoint.required_headers
         }
-        return (own(endpoint) if own else {}) | headers
+        return (describe(endpoint) if describe else {}) | headers
 
     def _get_security_basic(self, endpoint):
         return {"basic": {"type": "http", "scheme": "basic"}}

@@ -37,7 +37,7 @@ class IrHttp(models.AbstractModel):
             raise NotFound(request.env._("There is no such endpoint."))
         request.dispatcher.endpoint = endpoint
         cls._auth_method_none()  # nobody yet: what is logged of a refusal is not flushed as anybody
-        if endpoint.edge.networks and not is_inside(request.httprequest.remote_addr or "", endpoint.edge.networks):
+        if not cls._bj_is_near(endpoint):
             raise Forbidden(request.env._("Requests from your address are not accepted."))
         if request.dispatcher.is_preflight():
             return  # the browser asks before it sends credentials; only the dispatcher's answer to OPTIONS follows
@@ -55,12 +55,12 @@ class IrHttp(models.AbstractModel):
 
     @classmethod
     def _bj_accepts(cls, endpoint):
-        """Tell whether a request to any other path has the credentials of an endpoint.
+        """Tell whether a request to another path has the credentials of an endpoint.
 
         :param Endpoint endpoint: the compiled configuration
         :rtype: bool
         """
-        if endpoint.edge.signing_style:
+        if endpoint.edge.signing_style or not cls._bj_is_near(endpoint):
             return False  # a signature is for one message to one endpoint
         try:
             cls._bj_check_headers(endpoint)
@@ -68,6 +68,12 @@ class IrHttp(models.AbstractModel):
         except Unauthorized:
             return False
         return True
+
+    @classmethod
+    def _bj_is_near(cls, endpoint):
+        """Tell whether the caller's address is one of the allowed networks."""
+        networks = endpoint.edge.networks
+        return not networks or is_inside(request.httprequest.remote_addr or "", networks)
 
     @classmethod
     def _bj_check_headers(cls, endpoint):

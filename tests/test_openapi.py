@@ -2,6 +2,8 @@ import json
 from datetime import timedelta
 from unittest import SkipTest
 
+from lxml import html
+
 from odoo import fields
 from odoo.fields import Command
 from odoo.tests import tagged
@@ -252,6 +254,27 @@ class TestOpenapi(ApiHttpCase):
         self.assertEqual(security(), [])
         self.assertNotIn("401", self.operation()["responses"])
 
+    def test_signed_webhook(self):
+        secret = {"signing_style": "stripe", "signing_secret": "s3cret"}
+        self.partner_config(endpoint="hook", authorization_type="hmac", **secret)
+        self.assertNotIn("/hook", self.document(token=None)["paths"])
+        self.authenticate("admin", "admin")
+        document = self.document(token=None)
+        [need] = document["paths"]["/hook"]["post"]["security"]
+        [scheme] = [document["components"]["securitySchemes"][name] for name in need]
+        self.assertEqual((scheme["in"], scheme["name"]), ("header", "Stripe-Signature"))
+
+    def test_networks(self):
+        self.partner_config(endpoint="near", authorization_type="none", allowed_networks="192.0.2.0/24")
+        self.assertNotIn("/near", self.document(token=None)["paths"])
+
+    def test_rate_limit(self):
+        self.assertNotIn("429", self.operation()["responses"])
+        self.people.rate_limit = 1
+        self.check("GET", "/people")
+        response = self.check("GET", "/people")
+        self.assertEqual(response.status_code, 429)
+
     def test_visibility(self):
         def paths(**options):
             return {path.split("/")[1] for path in self.document(**options)["paths"]}
@@ -330,6 +353,40 @@ class TestOpenapi(ApiHttpCase):
         document = self.document(headers={"Accept-Language": "fr-FR"})
         self.assertEqual(self.schema(document, "people")["email"]["title"], "Mél")
         self.assertEqual(self.schema(self.document(), "people")["email"]["title"], "Email")
+
+    # the page
+
+    def test_page(self):
+        self.people.name = "<b>Bold</b>"
+        self.add_param("<i>key</i>", "city", "=")
+        response = self.call("GET", "/docs")
+        self.assertEqual(response.status_code, 200)
+        self.assertIn("script-src 'self'", response.headers["Content-Security-Policy"])
+        page = html.fromstring(response.text)
+        self.assertEqual(page.xpath("//section[@id='endpoint-people']//h2/text()")[0].strip(), "<b>Bold</b>")
+        self.assertFalse(page.xpath("//b | //i | //*[@style] | //script[not(@src)] | //*[@onerror or @onload]"))
+        forms = page.xpath("//form[@data-method]")
+        self.assertEqual(
+            {(form.get("data-method"), form.get("data-path")) for form in forms},
+            {
+                (method.upper(), path)
+                for path, operations in self.document()["paths"].items()
+                for method in operations.keys() - {"parameters"}
+            },
+        )
+        etag = response.headers["ETag"]
+        self.assertEqual(self.call("GET", "/docs", headers={"If-None-Match": etag}).status_code, 304)
+
+    def test_page_tells_what_the_caller_may_know(self):
+        self.partner_config(endpoint="open", authorization_type="none", name="Open")
+        page = self.call("GET", "/docs", token=None).text
+        self.assertIn("endpoint-open", page)
+        self.assertNotIn("people", page)
+
+    def test_button(self):
+        action = self.people.action_open_documentation()
+        self.assertEqual(action["url"], "/bj_api_sync/v1/docs#endpoint-people")
+        self.assertEqual(self.call("GET", action["url"], prefix="").status_code, 200)
 
     # the truth
 

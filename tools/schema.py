@@ -97,3 +97,49 @@ def example(schema, schemas, writing=False):
     if "items" in schema:
         return [example(schema["items"], schemas, writing)]
     return schema.get("title", "text") if "string" in schema.get("type", ()) else None
+
+
+def describe_type(schema):
+    """Name the type of a schema in a few words, such as ``string (date) | null``.
+
+    :param dict schema: a JSON Schema
+    :rtype: str
+    """
+    if "$ref" in schema:
+        return "object"
+    for key in ("oneOf", "anyOf"):
+        if key in schema:
+            return " | ".join(dict.fromkeys(describe_type(part) for part in schema[key]))
+    types = schema.get("type", "any")
+    types = [types] if isinstance(types, str) else types
+    detail = schema.get("format") if schema.get("format") not in ("int32", "double") else None
+    texts = [f"{name} ({detail})" if detail and name != "null" else name for name in types]
+    if "array" in types:
+        texts = [f"list of {describe_type(schema['items'])}" if name == "array" else name for name in texts]
+    return " | ".join(texts)
+
+
+def rows(schema, schemas, prefix=""):
+    """List the properties of an object and of the objects in it, as the rows of a table.
+
+    :param dict schema: the JSON Schema of an object, or of what may be one
+    :param dict schemas: those it refers to, by name
+    :param str prefix: the key of the object, with a dot behind
+    :return: key, type, schema, required
+    :rtype: list[tuple[str, str, dict, bool]]
+    """
+    result = []
+    needed = set(schema.get("required", ()))
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+        needed |= set(schema.get("required", ()))
+    for key in ("oneOf", "anyOf"):
+        for part in schema.get(key, ()):
+            if found := rows(part, schemas, prefix):
+                return found
+    if "items" in schema:
+        return rows(schema["items"], schemas, prefix)
+    for key, part in schema.get("properties", {}).items():
+        result.append((f"{prefix}{key}", describe_type(part), part, key in needed))
+        result += rows(part, schemas, f"{prefix}{key}.")
+    return result
