@@ -1,6 +1,7 @@
 from odoo.http import Controller, request, route
 
 PREFIXES = ("/bj_api_sync/v1", "/api/sync/v1")
+PATHS = ("", "/<endpoint>", "/<endpoint>/<bj_record_ref:record_ref>")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -11,7 +12,7 @@ class BjApiSyncConfigController(Controller):
         return request.httprequest.method in SAFE_METHODS
 
     @route(
-        [f"{prefix}{path}" for prefix in PREFIXES for path in ("", "/<endpoint>", "/<endpoint>/<path:record_ref>")],
+        [f"{prefix}{path}" for prefix in PREFIXES for path in PATHS],
         type="bj_api_sync",
         auth="bj_api_sync",
         readonly=_is_readonly,

@@ -4,6 +4,7 @@ import time
 
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
+from werkzeug.routing import PathConverter
 
 from odoo import models
 from odoo.http import request
@@ -18,10 +19,21 @@ REALM = "BJ API"
 BEARER = re.compile(r"bearer\s+(.+)", re.IGNORECASE)
 
 
+class RecordRefConverter(PathConverter):
+    """A record in a path: anything, slashes and line breaks too, as record identifiers may be any text."""
+
+    regex = "(?s:[^/].*?)"
+    part_isolating = False
+
+
 class IrHttp(models.AbstractModel):
     """Authentication of inbound requests: path -> configuration -> credentials -> user and company."""
 
     _inherit = "ir.http"
+
+    @classmethod
+    def _get_converters(cls):
+        return super()._get_converters() | {"bj_record_ref": RecordRefConverter}
 
     @classmethod
     def _auth_method_bj_api_sync(cls):

@@ -58,6 +58,8 @@ class TestInbound(ApiHttpCase):
         body = self.assert_answer(self.call("GET", "/people/T-1%2Fa%20b"), 200)
         self.assertEqual(body["data"]["id"], self.ann.id)
         self.assert_answer(self.call("GET", "/people/X-1"), 404)
+        self.bob.ref = "T-2\nb"
+        self.assert_answer(self.call("GET", "/people/T-2%0Ab"), 200)
         self.bob.ref = self.ann.ref
         self.assert_answer(self.call("GET", "/people/T-1%2Fa%20b"), 409)
 
