@@ -11,7 +11,7 @@ from ..tools.plan import Endpoint, Plan, escape
 from ..tools.signature import SIGNATURE_HEADERS
 from .bj_api_sync_inbound import SORTABLE
 
-JSON, PROBLEM = "application/json", "application/problem+json"
+JSON, XML, PROBLEM = "application/json", "application/xml", "application/problem+json"
 WRITING = ("POST", "PUT", "PATCH")
 #: the last part of operation ids: of the whole collection, of one record
 OPERATION_NAMES = {
@@ -87,6 +87,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
             endpoint = self.env["bj.api.sync.inbound"]._endpoint(name)
             if endpoint:
                 self._add_endpoint(document, self._get_scope(endpoint))
+        document = json_schema.name_items(document)
         self._add_examples(document)
         return document
 
@@ -117,11 +118,12 @@ class BjApiSyncOpenapi(models.AbstractModel):
         schemas = document["components"]["schemas"]
         operations = [part for path in document["paths"].values() for part in path.values() if isinstance(part, dict)]
         for operation in operations:
-            for content in [operation.get("requestBody", {}).get("content", {})]:
-                for media in content.values():
-                    media["example"] = json_schema.example(media["schema"], schemas, writing=True)
+            if "requestBody" in operation:
+                media = operation["requestBody"]["content"][JSON]
+                media["example"] = json_schema.example(media["schema"], schemas, writing=True)
             for response in operation["responses"].values():
-                for media in response.get("content", {}).values():
+                if "content" in response:
+                    media = response["content"][JSON]
                     media["example"] = json_schema.example(media["schema"], schemas)
 
     @ormcache()
@@ -137,6 +139,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         return self.env._(
             "A key that is absent from a body leaves its field alone, null clears it. Lists are read in pages. "
             "Every endpoint answers OPTIONS, and HEAD where it answers GET. "
+            "In XML, the name of the root element means nothing, and the elements of a list are named “item”. "
             "Every answer has an X-Request-ID, under which the log of Odoo finds it."
         )
 
@@ -178,7 +181,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
             operation["description"] = description
         if method in WRITING or (method == "DELETE" and not one):
             body = self._get_body(scope, method, one)
-            operation["requestBody"] = {"required": True, "content": {JSON: {"schema": body}}}
+            operation["requestBody"] = {"required": True, "content": self._get_content(body)}
         return operation
 
     def _get_request_headers(self, method, one):
@@ -425,7 +428,14 @@ class BjApiSyncOpenapi(models.AbstractModel):
         else:
             names += ["Idempotent-Replayed", "Preference-Applied"]
             names += ["ETag"] if method != "DELETE" else []
-        return {"description": text, "headers": self._get_headers(scope, names), "content": {JSON: {"schema": schema}}}
+        return {
+            "description": text,
+            "headers": self._get_headers(scope, names),
+            "content": self._get_content(schema),
+        }
+
+    def _get_content(self, schema):
+        return {media_type: {"schema": schema} for media_type in (JSON, XML)}
 
     def _get_envelope(self, data, method, many=False, errors=False):
         """Describe the body of an answer around its data."""
@@ -662,10 +672,8 @@ class BjApiSyncOpenapi(models.AbstractModel):
         return {
             "description": text,
             "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ["X-Request-ID", *names]},
-            "content": {
-                JSON: {"schema": {"$ref": "#/components/schemas/Error"}},
-                PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}},
-            },
+            "content": self._get_content({"$ref": "#/components/schemas/Error"})
+            | {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
 
     # ------------------------------------------------------------------

@@ -99,6 +99,22 @@ def example(schema, schemas, writing=False):
     return schema.get("title", "text") if "string" in schema.get("type", ()) else None
 
 
+def name_items(part):
+    """Tell how lists are written in XML: an element around elements named ``item`` (OpenAPI 3.1.1, section 4.8.26).
+
+    :param part: a document, or a part of it
+    :return: the same with ``xml`` in the schemas of lists
+    """
+    if isinstance(part, list):
+        return [name_items(value) for value in part]
+    if not isinstance(part, dict):
+        return part
+    result = {key: name_items(value) for key, value in part.items()}
+    if part.get("type") in ("array", ["array", "null"]):
+        result |= {"items": result["items"] | {"xml": {"name": "item"}}, "xml": {"wrapped": True}}
+    return result
+
+
 def describe_type(schema):
     """Name the type of a schema in a few words, such as ``string (date) | null``.
 
