@@ -1,0 +1,97 @@
+"""Threads that wait for the network, so many per target: a slow one holds up nobody else.
+
+Plain Python: what is sent, and how, is the caller's. Nothing here touches a database.
+"""
+
+import contextlib
+import queue
+import threading
+import time
+
+#: seconds after which a thread with nothing to do ends
+IDLE = 2
+
+
+class _Lane:
+    """The jobs of one target: those that wait, and the threads that take them."""
+
+    def __init__(self):
+        self.waiting, self.threads, self.load = queue.SimpleQueue(), 0, 0
+
+
+class Lanes:
+    """Runs jobs in threads, at most ``width`` at a time per target, and hands them back when they are done.
+
+    A job has ``target``, any hashable, and ``lease``, the ``time.monotonic()`` up to which it may begin.
+    """
+
+    def __init__(self, work, width):
+        """
+        :param work: called with a job, in a thread; what it returns comes back with the job
+        :param int width: connections per target
+        """
+        self._work, self._width = work, width
+        self._lanes, self._done, self._lock = {}, queue.SimpleQueue(), threading.Lock()
+        self.load = 0
+
+    def put(self, job):
+        """Have a job done."""
+        lane = self._lanes.setdefault(job.target, _Lane())
+        lane.load += 1
+        self.load += 1
+        lane.waiting.put(job)
+        with self._lock:
+            if lane.threads < min(self._width, lane.load):
+                lane.threads += 1
+                name = f"bj_api_sync.lane {job.target}"
+                threading.Thread(target=self._run, args=(lane,), name=name, daemon=True).start()
+
+    def get_load(self, target):
+        """Return how many jobs of a target wait or are being done."""
+        return self._lanes[target].load if target in self._lanes else 0
+
+    def get_targets(self):
+        """Return all targets there were jobs for."""
+        return list(self._lanes)
+
+    def withdraw(self, target):
+        """Take back the jobs of a target that no thread began.
+
+        :rtype: list
+        """
+        jobs, lane = [], self._lanes[target]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                jobs.append(lane.waiting.get_nowait())
+        lane.load -= len(jobs)
+        self.load -= len(jobs)
+        return jobs
+
+    def take(self, timeout):
+        """Wait for a job that is done, and return it with all others that are by then.
+
+        :param float timeout: seconds
+        :return: jobs with what the work returned, None where the job began too late; empty after the timeout
+        :rtype: list[tuple]
+        """
+        done = []
+        with contextlib.suppress(queue.Empty):
+            done.append(self._done.get(timeout=timeout))
+            while len(done) < 500:
+                done.append(self._done.get_nowait())
+        for job, _result in done:
+            self._lanes[job.target].load -= 1
+        self.load -= len(done)
+        return done
+
+    def _run(self, lane):
+        while True:
+            try:
+                job = lane.waiting.get(timeout=IDLE)
+            except queue.Empty:
+                with self._lock:
+                    if lane.waiting.empty():  # else a job came in this very moment
+                        lane.threads -= 1
+                        return
+                continue
+            self._done.put((job, self._work(job) if time.monotonic() < job.lease else None))
