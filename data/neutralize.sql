@@ -14,3 +14,10 @@ UPDATE bj_api_sync_config
 UPDATE bj_api_sync_header
    SET value = NULL
  WHERE config_id IN (SELECT id FROM bj_api_sync_config WHERE request_type = 'out');
+
+-- Once outbound configurations are on again, what waits here must not be sent: the original sends it.
+UPDATE bj_api_delivery
+   SET state = 'cancelled',
+       last_error = 'Neutralized copy of a database',
+       done_date = now() AT TIME ZONE 'UTC'
+ WHERE state IN ('pending', 'failed', 'sending');

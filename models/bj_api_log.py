@@ -74,6 +74,7 @@ class BjApiLog(models.Model):
     remote_address = fields.Char()
     user_id = fields.Many2one("res.users", ondelete="set null")
     company_id = fields.Many2one("res.company", ondelete="set null", index="btree_not_null")
+    delivery_id = fields.Many2one("bj.api.delivery", ondelete="set null", index="btree_not_null")
     request_body_pretty = fields.Text("Request", compute="_compute_pretty")
     response_body_pretty = fields.Text("Response", compute="_compute_pretty")
     record_name = fields.Char(compute="_compute_record_name")

@@ -83,6 +83,8 @@ class BjApiSyncClient(models.AbstractModel):
             "Accept": "application/json",
             "X-Request-ID": request.trace_id,
         }
+        if request.method not in ("GET", "HEAD"):
+            headers["Idempotency-Key"] = request.trace_id
         if request.content_type:
             headers["Content-Type"] = request.content_type
         names = {header.key.lower() for header in config.header_ids}

@@ -12,6 +12,7 @@ PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 MANAGER = "bj_api_sync.group_manager"
 #: the endpoint names the API itself answers
 RESERVED_ENDPOINTS = ("openapi.json", "docs")
+PAUSE_DAYS = "bj_api_sync.pause_after_days"
 #: the field of each authorization type without which it cannot work
 REQUIRED_BY_AUTHORIZATION = {
     "basic": ("login", "password"),
@@ -26,7 +27,7 @@ class BjApiSyncConfig(models.Model):
 
     _name = "bj.api.sync.config"
     _description = "API Configuration"
-    _inherit = ["mail.thread", "bj.api.sync.cached", "bj.api.sync.secret"]
+    _inherit = ["mail.thread", "mail.activity.mixin", "bj.api.sync.cached", "bj.api.sync.secret"]
     _order = "sequence, name, id"
 
     name = fields.Char(required=True, tracking=True)
@@ -160,6 +161,18 @@ class BjApiSyncConfig(models.Model):
     log_policy = fields.Selection(
         [("all", "Everything"), ("errors", "Errors Only"), ("none", "Nothing")], "Log", required=True, default="all"
     )
+    coalesce_pending = fields.Boolean(
+        "Only the Newest State",
+        help="A record that changed again before it was sent is sent once, as it is last. Else every state is sent.",
+    )
+    is_paused = fields.Boolean(
+        "Paused", copy=False, tracking=True, help="Deliveries wait until sending is resumed. Nothing is lost."
+    )
+    failing_since = fields.Datetime(
+        copy=False, readonly=True, help="When the first delivery failed after which none succeeded."
+    )
+    delivery_ids = fields.One2many("bj.api.delivery", "config_id", "Deliveries")
+    delivery_count = fields.Integer(compute="_compute_delivery_count")
     log_ids = fields.One2many("bj.api.log", "config_id", "Logs")
     log_count = fields.Integer(compute="_compute_log_count")
 
@@ -182,6 +195,13 @@ class BjApiSyncConfig(models.Model):
         counts = dict(self.env["bj.api.log"]._read_group([("config_id", "in", self.ids)], ["config_id"], ["__count"]))
         for config in self:
             config.log_count = counts.get(config, 0)
+
+    def _compute_delivery_count(self):
+        """Count what is not done: the others only tell how long deliveries are kept."""
+        domain = [("config_id", "in", self.ids), ("state", "not in", ("sent", "cancelled"))]
+        counts = dict(self.env["bj.api.delivery"]._read_group(domain, ["config_id"], ["__count"]))
+        for config in self:
+            config.delivery_count = counts.get(config, 0)
 
     @api.depends("request_type")
     def _compute_authorization_types(self):
@@ -463,6 +483,22 @@ class BjApiSyncConfig(models.Model):
         url = f"/bj_api_sync/v1/docs#endpoint-{self.endpoint}"
         return {"type": "ir.actions.act_url", "url": url, "target": "new"}
 
+    def action_open_deliveries(self):
+        """Open the deliveries of this configuration, those first that are not done."""
+        self.ensure_one()
+        action = self.env["ir.actions.actions"]._for_xml_id("bj_api_sync.action_bj_api_delivery")
+        context = {"search_default_open": self.delivery_count > 0, "default_config_id": self.id}
+        return action | {"domain": [("config_id", "=", self.id)], "context": context}
+
+    def action_pause(self):
+        """Let deliveries wait."""
+        self.is_paused = True
+
+    def action_resume(self):
+        """Send again, at once."""
+        self.write({"is_paused": False, "failing_since": False})
+        self.env["bj.api.delivery"]._wake_up()
+
     # ------------------------------------------------------------------
     # Business methods
     # ------------------------------------------------------------------
@@ -546,6 +582,47 @@ class BjApiSyncConfig(models.Model):
             )
         records = config._get_outbound_records(record_ids)
         return self.env["bj.api.sync.outbound"]._push(config, records, timeout)
+
+    def _enqueue(self, record_ids, operation="write"):
+        """Queue records: their payloads are taken now, and sent when this transaction is committed, not before.
+
+        :param record_ids: a recordset of the configuration's model, an id, or a list of ids
+        :param str operation: what happened to them: ``create``, ``write``, or ``unlink``, before they are deleted
+        :return: `bj.api.delivery` records; none for records outside the filter domain
+        :rtype: odoo.models.BaseModel
+        :raises UserError: for wrong use, as :meth:`_make_outbound_http_request`
+        """
+        config = self._get_outbound_config()
+        return self.env["bj.api.delivery"]._enqueue(config, config._get_outbound_records(record_ids), operation)
+
+    def _notify_dead(self, error):
+        """Tell the responsible user that a delivery was given up; once, until that is dealt with."""
+        message = self.env._("A delivery was given up: %(error)s", error=error)
+        self._notify_responsible(self.env._("Deliveries were given up"), message)
+
+    def _pause_failing(self):
+        """Pause those configurations that failed for days without any success, and say so."""
+        days = self.env["bj.api.log"]._get_number(PAUSE_DAYS, 5)
+        limit = fields.Datetime.subtract(fields.Datetime.now(), days=days)
+        for config in self:
+            if days and config.failing_since and config.failing_since < limit and not config.is_paused:
+                config.is_paused = True
+                message = self.env._(
+                    "Sending is paused: all deliveries failed since %(since)s (UTC). Nothing is lost: once the other "
+                    "system is well again, resume.",
+                    since=config.failing_since,
+                )
+                config._notify_responsible(self.env._("Sending is paused"), message)
+
+    def _notify_responsible(self, summary, message):
+        self.ensure_one()
+        users = (self.user_id | self.create_uid | self.env.ref("base.user_admin")).filtered(
+            lambda user: user.active and user.has_group("bj_api_sync.group_user")
+        )
+        if summary in self.activity_ids.mapped("summary"):
+            return
+        self.message_post(body=message)
+        self.activity_schedule("mail.mail_activity_data_warning", summary=summary, note=message, user_id=users[:1].id)
 
     def _get_outbound_config(self, config_id_ref=None):
         """Return the outbound configuration a reference means, or this one, readable whoever asks.

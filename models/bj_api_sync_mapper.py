@@ -48,6 +48,7 @@ class BjApiSyncMapper(models.AbstractModel):
             direction=direction,
             strict=config.strict_keys,
             objects=list_objects(line.path for line in lines if not line.is_exec),
+            reads_back=any(line.response_key and line.field_name for line in lines),
         )
 
     def _compile_line(self, line, direction):

@@ -49,22 +49,33 @@ class BjApiSyncOutbound(models.AbstractModel):
         :param float timeout: seconds, instead of the configuration's read timeout
         :rtype: odoo.addons.bj_api_sync.tools.result.Result
         """
-        config = config.sudo()
-        records = self._run_as(config, records)
+        config, kept, skipped, message = self._select(config, records)
         if not config.active:
-            message = self.env._("%(config)s is archived: nothing is sent.", config=config.name)
-            self._log_skipped(config, records, message)
-            return Result(error=message, results=[], skipped=len(records))
-        kept = self._filter(config, records)
-        message = self.env._(
-            "The record is outside the filter domain, or %(user)s may not read it.",
-            user=records.env.user.name,
-        )
-        self._log_skipped(config, records - kept, message)
+            return Result(error=message, results=[], skipped=len(skipped))
         results = [
             self._push_request(config, kept, request, timeout) for request in self._prepare_requests(config, kept)
         ]
-        return Result.of(results, skipped=len(records - kept))
+        return Result.of(results, skipped=len(skipped))
+
+    @api.model
+    def _select(self, config, records):
+        """Tell the records that may be sent from those that are skipped, and log these.
+
+        :return: the configuration, the records to send as its user sees them, those skipped, why they are
+        :rtype: tuple[odoo.models.BaseModel, odoo.models.BaseModel, odoo.models.BaseModel, str]
+        """
+        config = config.sudo()
+        records = self._run_as(config, records)
+        if config.active:
+            kept = self._filter(config, records)
+            message = self.env._(
+                "The record is outside the filter domain, or %(user)s may not read it.", user=records.env.user.name
+            )
+        else:
+            kept = records.browse()
+            message = self.env._("%(config)s is archived: nothing is sent.", config=config.name)
+        self._log_skipped(config, records - kept, message)
+        return config, kept, records - kept, message
 
     @api.model
     def _push_request(self, config, records, request, timeout):
@@ -356,7 +367,11 @@ class BjApiSyncOutbound(models.AbstractModel):
     @api.model
     def _log_exchange(self, config, request, exchange, note):
         """Log what went over the wire: no rollback takes that back, so none takes the log."""
-        values = self._prepare_log(
+        self.env["bj.api.log"]._record_own_cursor(self._prepare_exchange_log(config, request, exchange, note))
+
+    @api.model
+    def _prepare_exchange_log(self, config, request, exchange, note):
+        return self._prepare_log(
             config,
             request,
             status="success" if exchange.outcome == "success" else "error",
@@ -370,12 +385,14 @@ class BjApiSyncOutbound(models.AbstractModel):
             duration=exchange.duration,
             error_message=note or False,
         )
-        self.env["bj.api.log"]._record_own_cursor(values)
 
     @api.model
     def _log_skipped(self, config, records, message):
-        for record in records:
-            self._log(config, self._prepare_request(config, record), status="skipped", error_message=message)
+        logs = [
+            self._prepare_log(config, self._prepare_request(config, record), status="skipped", error_message=message)
+            for record in records
+        ]
+        self.env["bj.api.log"]._write_batch([(log, None, None) for log in logs])
 
     @api.model
     def _log(self, config, request, **values):

@@ -59,40 +59,44 @@ class IrActionsServer(models.Model):
         return messages
 
     def _run_action_bj_api_sync_multi(self, eval_context):
-        """Send the records of the action in one call; a scheduled action sends all in the filter domain."""
-        config = self.bj_api_sync_config_id
+        """Queue the records of the action; a scheduled action queues all in the filter domain."""
+        config = self.bj_api_sync_config_id.sudo()
         if not config:
             raise UserError(self.env._("%(action)s: choose the API configuration.", action=self.name))
         if self.env.context.get("bj_api_sync_from") == config.id:
             return False  # the change is what this configuration's other system just answered
-        # fields that are computed from a change belong to it: computed later, they would start an automation
-        # rule a second time (its context knows here that the records are being done)
-        eval_context["env"].flush_all()
         records = eval_context.get("records") or eval_context.get("record") or eval_context["model"]
+        if rule := self.base_automation_id:
+            return self._queue_for_rule(config, rule, records)
         if not records and self.usage == "ir_cron":
             records = self.env["bj.api.sync.outbound"]._search_records(config)
-        result = config._make_outbound_http_request(records)
-        failed = sum(not one.success for one in result.results)
+        queued = sum(config._enqueue(records).mapped("record_count"))
         return {
             "type": "ir.actions.client",
             "tag": "display_notification",
             "params": {
-                "type": "danger" if failed else "success",
-                "title": config.sudo().name,
-                "message": self._describe_push(result),
-                "sticky": bool(failed),
+                "type": "success" if queued else "warning",
+                "title": config.name,
+                "message": self.env._(
+                    "%(queued)s queued, %(skipped)s skipped.", queued=queued, skipped=len(records) - queued
+                ),
                 "next": {"type": "ir.actions.act_window_close"},
             },
         }
 
-    def _describe_push(self, result):
-        """Say in one line how many records were sent, failed and skipped, and why the first failed."""
-        sent = sum(len(one.record_ids) for one in result.results if one.success)
-        failed = sum(len(one.record_ids) for one in result.results if not one.success)
-        message = self.env._(
-            "%(sent)s sent, %(failed)s failed, %(skipped)s skipped.",
-            sent=sent,
-            failed=failed,
-            skipped=result.skipped,
-        )
-        return f"{message} {result.error}".strip()
+    def _queue_for_rule(self, config, rule, records):
+        """Queue what an automation rule was started for.
+
+        It comes once for each record, and again for stored fields that are computed from a change: what was
+        created or changed is put together at the end of the transaction. What is deleted cannot wait.
+        """
+        if rule.trigger != "on_unlink":
+            is_creation = "old_values" in self.env.context and self.env.context["old_values"] is None
+            operation = "create" if is_creation else "write"
+            self.env["bj.api.delivery"]._enqueue_at_commit(config, records, operation)
+            return False
+        now = self.env.cr.now().replace(microsecond=0)
+        # nobody knows what was created in this very transaction
+        known = records.filtered(lambda record: not record._log_access or record.create_date < now)
+        config._enqueue(known, "unlink")
+        return False

@@ -3,6 +3,7 @@ from . import test_auth
 from . import test_client
 from . import test_codec
 from . import test_config
+from . import test_delivery
 from . import test_demo
 from . import test_edge
 from . import test_inbound

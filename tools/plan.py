@@ -71,6 +71,8 @@ class Plan:
     strict: bool
     #: (path, known keys) of the objects that dotted keys lead into, the payload itself first
     objects: tuple
+    #: whether answers bring values for records
+    reads_back: bool
 
     def select(self, keys):
         """Keep only the lines of some keys: ``address`` is all of ``address.*``.

@@ -409,3 +409,12 @@ def get_host(url):
         return urlsplit(url).hostname or url
     except ValueError:
         return url
+
+
+def get_target(url):
+    """Return host and port of a URL, what is reached together and fails together; empty where it has none."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.hostname}:{_get_port(parts)}" if parts.hostname else ""
+    except ValueError:
+        return ""

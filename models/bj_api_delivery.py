@@ -1,0 +1,315 @@
+import base64
+from contextlib import contextmanager
+
+from psycopg2.extensions import ISOLATION_LEVEL_READ_COMMITTED
+
+from odoo import SUPERUSER_ID, api, fields, models
+from odoo.exceptions import UserError
+from odoo.fields import Domain
+from odoo.modules import module
+from odoo.tools import SQL, ormcache
+from odoo.tools.constants import GC_UNLINK_LIMIT
+
+from ..tools.transport import get_target
+
+#: waiting, or on the way: what a later delivery of the same record must wait for
+OPEN = ("pending", "failed", "sending")
+OPEN_SQL = "state IN ('pending', 'failed', 'sending')"
+#: the code of the scheduled actions that send
+DISPATCH = "model._cron_dispatch()"
+RETENTION_DAYS = "bj_api_sync.delivery_retention_days"
+NOW_SQL = "(clock_timestamp() AT TIME ZONE 'UTC')"
+NOW = SQL(NOW_SQL)
+
+
+@contextmanager
+def bookkeeping(env):
+    """Give an environment on a short transaction of its own, which is committed at the end.
+
+    READ COMMITTED, because claims and counters are shared with others who change them all the time. Tests have
+    one transaction for everything.
+    """
+    if module.current_test:
+        env.flush_all()
+        yield env(su=True)
+        env.invalidate_all()
+        return
+    with env.registry.cursor() as cr:
+        cr.connection.set_isolation_level(ISOLATION_LEVEL_READ_COMMITTED)
+        yield api.Environment(cr, SUPERUSER_ID, {})
+
+
+class IntegerArray(fields.Json):
+    """A list of integers in a column that PostgreSQL can search for overlaps."""
+
+    _column_type = ("int4[]", "int4[]")
+
+    def convert_to_column(self, value, record, values=None, validate=True):
+        return list(value) if value else None
+
+
+class BjApiDelivery(models.Model):
+    """The outbox: one request that will be sent, or was.
+
+    It is inserted in the transaction of the change it tells of, and from then on only changes its state. What
+    it sends is here as it was then, but for the secrets, which are added when it is sent.
+    """
+
+    _name = "bj.api.delivery"
+    _description = "API Delivery"
+    _order = "id desc"
+    _rec_name = "idempotency_key"
+    _log_access = False
+
+    create_date = fields.Datetime("Queued on", readonly=True)
+    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade")
+    company_id = fields.Many2one("res.company", "Company", ondelete="set null")
+    user_id = fields.Many2one("res.users", "User", ondelete="set null", help="Who made the change.")
+    state = fields.Selection(
+        [
+            ("pending", "Pending"),
+            ("sending", "Sending"),
+            ("sent", "Sent"),
+            ("failed", "Will Retry"),
+            ("dead", "Gave Up"),
+            ("cancelled", "Cancelled"),
+        ],
+        required=True,
+        default="pending",
+    )
+    operation = fields.Selection([("create", "Creation"), ("write", "Change"), ("unlink", "Deletion")], required=True)
+    target = fields.Char(help="Host and port: what is paused together when the other system asks for a rest.")
+    method = fields.Char(required=True)
+    url = fields.Char("URL")
+    content_type = fields.Char()
+    body = fields.Binary(attachment=False)
+    body_text = fields.Text("Body Text", compute="_compute_body_text")
+    model = fields.Char("Model Name", required=True)
+    record_id = fields.Many2oneReference("Record", model_field="model", help="Empty for a list of records.")
+    record_ids = IntegerArray("Record IDs")
+    record_count = fields.Integer("Records")
+    idempotency_key = fields.Char(
+        "Delivery ID",
+        required=True,
+        help="Sent as Idempotency-Key with every attempt, so that the other system can tell a repetition.",
+    )
+    attempt_count = fields.Integer("Attempts")
+    next_attempt = fields.Datetime(help="While it is being sent: when another worker may take it over.")
+    done_date = fields.Datetime("Done on")
+    last_code = fields.Integer(aggregator=None)
+    last_error = fields.Text()
+    claim = fields.Char(help="The run of the dispatcher that sends it.")
+    attempt_ids = fields.One2many("bj.api.delivery.attempt", "delivery_id", "History")
+    log_ids = fields.One2many("bj.api.log", "delivery_id", "Logs")
+
+    # what is due, for each target and configuration; as few entries as there are open deliveries
+    _due_index = models.Index(f"(target, config_id, next_attempt, id) WHERE {OPEN_SQL}")
+    # what a delivery must wait for: earlier ones of its record, and lists its record is in
+    _order_index = models.Index(f"(config_id, record_id, id) WHERE {OPEN_SQL} AND record_id IS NOT NULL")
+    _list_index = models.Index(f"USING gin (record_ids) WHERE {OPEN_SQL} AND record_id IS NULL")
+    _config_index = models.Index("(config_id, id)")
+    _record_index = models.Index("(record_id, model) WHERE record_id IS NOT NULL")
+
+    @api.depends("body")
+    def _compute_body_text(self):
+        for delivery in self.with_context(bin_size=False):
+            delivery.body_text = base64.b64decode(delivery.body or b"").decode(errors="replace")
+
+    # ------------------------------------------------------------------
+    # Actions
+    # ------------------------------------------------------------------
+
+    def action_retry(self):
+        """Send deliveries that were given up, cancelled, or wait for their next attempt, now."""
+        self._set_state(("dead", "cancelled", "failed"), "pending", attempt_count=0, next_attempt=NOW, done_date=None)
+        self._wake_up()
+
+    def action_cancel(self):
+        """Take deliveries back that are not sent yet; what is on the way may still arrive."""
+        self._set_state(OPEN, "cancelled", done_date=NOW)
+
+    def action_open_record(self):
+        """Open the record, if it is there and may be read."""
+        self.ensure_one()
+        record = self.env[self.model].browse(self.record_id or ()).exists()._filtered_access("read")
+        if not record:
+            raise UserError(self.env._("The record does not exist any more, or you may not read it."))
+        return record.get_formview_action()
+
+    def _set_state(self, former, state, **values):
+        """Change the state of those that are in one of the former ones."""
+        self.check_access("write")
+        changes = SQL(", ").join(SQL("%s = %s", SQL.identifier(name), value) for name, value in values.items())
+        self.env.flush_all()
+        self.env.cr.execute(
+            SQL(
+                "UPDATE bj_api_delivery SET state = %s, claim = NULL, %s WHERE id = ANY(%s) AND state = ANY(%s)",
+                *(state, changes, list(self.ids), list(former)),
+            )
+        )
+        self.invalidate_recordset()
+
+    # ------------------------------------------------------------------
+    # Queueing
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _enqueue(self, config, records, operation="write"):
+        """Queue records: their payloads are taken now, and sent after the transaction is committed.
+
+        :param config: an outbound `bj.api.sync.config`
+        :param records: records of its model
+        :param str operation: ``create``, ``write`` or ``unlink``: what happened to them
+        :return: the deliveries
+        :rtype: odoo.models.BaseModel
+        """
+        outbound = self.env["bj.api.sync.outbound"]
+        config, kept, _skipped, _message = outbound._select(config, records)
+        if not kept:
+            return self.sudo().browse()
+        self._lock_records(kept)
+        deliveries = self._insert(config, outbound._prepare_requests(config, kept), operation)
+        self._wake_up()
+        return deliveries
+
+    @api.model
+    def _enqueue_at_commit(self, config, records, operation):
+        """Queue records once, at the end of the transaction, however often they change until then.
+
+        Automation rules come with one record at a time: here they are put together again.
+        """
+        precommit = self.env.cr.precommit
+        waiting = precommit.data.setdefault("bj.api.delivery", {})
+        if not waiting:
+            precommit.add(self._enqueue_waiting)
+        known = waiting.setdefault((config.id, records._name), {})
+        for record_id in records._ids:
+            known.setdefault(record_id, operation)
+
+    @api.model
+    def _enqueue_waiting(self):
+        waiting = self.env.cr.precommit.data.pop("bj.api.delivery", {})
+        for (config_id, model), operations in waiting.items():
+            config = self.env["bj.api.sync.config"].sudo().browse(config_id)
+            for operation in ("create", "write"):
+                records = self.env[model].browse(key for key, value in operations.items() if value == operation)
+                self._enqueue(config, records.exists(), operation)
+
+    @api.model
+    def _lock_records(self, records):
+        """Let nobody change the records until we commit.
+
+        Else a change that commits first, though after we read, would be sent first, and our older state last.
+        If that has happened already PostgreSQL says so here, and Odoo does everything again.
+        """
+        if records._auto and not records._table_query:
+            table = SQL.identifier(records._table)
+            records.flush_model()
+            self.env.cr.execute(SQL("SELECT 1 FROM %s WHERE id = ANY(%s) FOR SHARE", table, list(records._ids)))
+
+    @api.model
+    def _insert(self, config, requests, operation):
+        """Insert deliveries with one statement."""
+        names = (
+            *("create_date", "config_id", "company_id", "user_id", "state", "operation", "target", "method", "url"),
+            *("content_type", "body", "model", "record_id", "record_ids", "record_count", "idempotency_key"),
+            *("attempt_count", "next_attempt", "last_error", "done_date"),
+        )
+        rows = SQL(", ").join(self._prepare_row(config, request, operation) for request in requests)
+        columns = SQL(", ").join(map(SQL.identifier, names))
+        self.env.cr.execute(SQL("INSERT INTO bj_api_delivery (%s) VALUES %s RETURNING id", columns, rows))
+        deliveries = self.sudo().browse(row[0] for row in self.env.cr.fetchall())
+        if any(request.error for request in requests):
+            config._notify_dead(next(request.error for request in requests if request.error))
+        return deliveries
+
+    @api.model
+    def _prepare_row(self, config, request, operation):
+        state, done = ("dead", NOW) if request.error else ("pending", None)
+        ids = list(request.record_ids)
+        body = request.body is not None and base64.b64encode(request.body)
+        return SQL(
+            "(%s)",
+            SQL(", ").join(
+                SQL("%s", value)
+                for value in (
+                    *(NOW, config.id, config.company_id.id or None, self.env.uid, state, operation),
+                    *(get_target(request.url), request.method, request.url, request.content_type, body or None),
+                    *(request.model, ids[0] if len(ids) == 1 else None, ids, len(ids), request.trace_id),
+                    *(0, NOW, request.error or None, done),
+                )
+            ),
+        )
+
+    # ------------------------------------------------------------------
+    # Sending
+    # ------------------------------------------------------------------
+
+    @ormcache()
+    def _get_dispatcher_ids(self):
+        """Return the ids of the scheduled actions that send.
+
+        :rtype: tuple[int]
+        """
+        model = self.env["ir.model"]._get_id(self._name)
+        return self.env["ir.cron"].sudo().search([("model_id", "=", model), ("code", "=", DISPATCH)], order="id")._ids
+
+    @api.model
+    def _wake_up(self):
+        """Have the dispatchers run once this transaction is committed; once is enough."""
+        data = self.env.cr.postcommit.data
+        triggers = data.get("bj.api.delivery")
+        if not triggers or not triggers.exists():  # a savepoint may have taken them back
+            crons = self.env["ir.cron"].browse(self._get_dispatcher_ids())
+            data["bj.api.delivery"] = self.env["ir.cron.trigger"].sudo().union(*(cron._trigger() for cron in crons))
+
+    @api.model
+    def _cron_dispatch(self):
+        """Send what is due."""
+        self.env["bj.api.dispatcher"]._run()
+
+    # ------------------------------------------------------------------
+    # Keeping
+    # ------------------------------------------------------------------
+
+    @api.autovacuum
+    def _gc_deliveries(self):
+        """Delete what was sent or cancelled longer ago than the retention time; what was given up stays."""
+        days = self.env["bj.api.log"]._get_number(RETENTION_DAYS, 30)
+        if days <= 0:
+            return 0, 0
+        limit = fields.Datetime.subtract(fields.Datetime.now(), days=days)
+        domain = Domain("state", "in", ("sent", "cancelled")) & Domain("done_date", "<", limit)
+        deliveries = self.search(domain, limit=GC_UNLINK_LIMIT, order="id")
+        deliveries.unlink()
+        return len(deliveries), int(len(deliveries) == GC_UNLINK_LIMIT)
+
+
+class BjApiDeliveryAttempt(models.Model):
+    """One attempt to send a delivery, as it ended."""
+
+    _name = "bj.api.delivery.attempt"
+    _description = "API Delivery Attempt"
+    _order = "id desc"
+    _log_access = False
+
+    delivery_id = fields.Many2one("bj.api.delivery", required=True, ondelete="cascade", index=True)
+    create_date = fields.Datetime("Ended on")
+    code = fields.Integer(aggregator=None)
+    duration = fields.Float("Duration (s)", digits=(12, 4))
+    error = fields.Text()
+
+
+class BjApiTarget(models.Model):
+    """A host that failed, or asked for a rest: shared by all workers, so that all of them leave it alone."""
+
+    _name = "bj.api.target"
+    _description = "API Target"
+    _log_access = False
+
+    name = fields.Char(required=True, readonly=True)
+    failures = fields.Integer("Failures in a Row", required=True, default=0)
+    paused_until = fields.Datetime()
+    probe_until = fields.Datetime(help="Somebody tries whether it is well again.")
+
+    _name_uniq = models.UniqueIndex("(name)")

@@ -1,0 +1,597 @@
+import base64
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from uuid import uuid4
+
+from psycopg2 import OperationalError
+
+from odoo import api, fields, models
+from odoo.tools import SQL, config, groupby
+
+from ..tools import backoff
+from ..tools.lanes import Lanes
+from ..tools.transport import Call, Exchange
+from .bj_api_delivery import NOW, NOW_SQL, OPEN_SQL, bookkeeping
+from .bj_api_sync_outbound import PreparedRequest
+
+_logger = logging.getLogger(__name__)
+
+CONNECTIONS = "bj_api_sync.connections_per_host"
+#: seconds after which a claim that is not renewed may be taken over
+LEASE = 60
+#: the class of advisory locks that claims of a coalescing configuration take
+CLAIM_LOCK = 0x626A6470
+#: deliveries a run has at hand per connection: enough to keep it busy, few enough to give back
+AT_HAND = 25
+#: seconds a run goes on to look for work at least, before other scheduled actions have their turn
+RUN = 10
+
+#: the targets and configurations that have open deliveries, found by one index probe each
+PAIRS = f"""
+    WITH RECURSIVE pair AS (
+        (SELECT target, config_id FROM bj_api_delivery WHERE {OPEN_SQL} ORDER BY target, config_id LIMIT 1)
+        UNION ALL
+        SELECT following.* FROM pair, LATERAL (
+            SELECT target, config_id FROM bj_api_delivery AS d
+             WHERE {OPEN_SQL} AND (d.target, d.config_id) > (pair.target, pair.config_id)
+             ORDER BY target, config_id LIMIT 1) AS following
+    )
+    SELECT pair.target, pair.config_id, c.coalesce_pending, t.failures,
+           extract(epoch FROM greatest(t.paused_until - {NOW_SQL}, t.probe_until - {NOW_SQL}, interval '0')) AS pause,
+           (SELECT extract(epoch FROM min(next_attempt) - {NOW_SQL}) FROM bj_api_delivery AS d
+             WHERE {OPEN_SQL} AND d.target = pair.target AND d.config_id = pair.config_id
+               AND next_attempt > {NOW_SQL}) AS wait,
+           EXISTS (SELECT FROM bj_api_delivery AS d
+             WHERE {OPEN_SQL} AND d.target = pair.target AND d.config_id = pair.config_id
+               AND next_attempt <= {NOW_SQL}) AS is_due
+      FROM pair
+      JOIN bj_api_sync_config AS c ON c.id = pair.config_id AND c.active AND c.is_paused IS NOT TRUE
+      LEFT JOIN bj_api_target AS t ON t.name = pair.target
+"""  # noqa: S608  made of constants
+#: an earlier delivery of the same record is open: the order of a record is kept
+BLOCKED = f"""
+    EXISTS (SELECT FROM bj_api_delivery AS e
+             WHERE e.config_id = d.config_id AND e.record_id = d.record_id AND e.id < d.id AND e.{OPEN_SQL})
+"""
+#: only the newest of a record is sent, but never beside one that is on the way
+SUPERSEDED = f"""
+    EXISTS (SELECT FROM bj_api_delivery AS e
+             WHERE e.config_id = d.config_id AND e.record_id = d.record_id AND e.{OPEN_SQL}
+               AND CASE WHEN e.id < d.id THEN e.state = 'sending' ELSE e.id > d.id AND d.state <> 'sending' END)
+"""
+#: the same between lists, and between lists and single records; "+ 0" keeps the planner from any index but that
+#: of the lists, in which few have a record in common
+BLOCKED_BY_LIST = f"""
+    EXISTS (SELECT FROM bj_api_delivery AS e
+             WHERE e.record_ids && d.record_ids AND e.record_id IS NULL AND e.{OPEN_SQL}
+               AND e.config_id + 0 = d.config_id AND e.id + 0 < d.id)
+    OR d.record_id IS NULL AND EXISTS (
+        SELECT FROM bj_api_delivery AS e
+         WHERE e.config_id = d.config_id AND e.record_id = ANY(d.record_ids) AND e.id < d.id AND e.{OPEN_SQL})
+"""
+CLAIM = """
+    WITH due AS (
+        SELECT d.id, d.state FROM bj_api_delivery AS d
+         WHERE d.target = %(target)s AND d.config_id = %(config)s AND d.{open} AND d.next_attempt <= {now}
+           AND NOT ({blocked} OR {lists})
+         ORDER BY d.next_attempt, d.id
+         LIMIT %(limit)s
+           FOR UPDATE SKIP LOCKED
+    )
+    UPDATE bj_api_delivery AS d
+       SET state = 'sending', claim = %(claim)s, attempt_count = attempt_count + 1,
+           next_attempt = {now} + interval '1s' * %(lease)s
+      FROM due
+     WHERE d.id = due.id
+    RETURNING d.id, d.target, d.config_id, d.attempt_count, due.state = 'sending' AS is_lapsed, d.method, d.model,
+              d.record_id, d.record_ids, d.user_id, d.idempotency_key, d.url, d.body, d.content_type
+"""
+
+
+@dataclass(slots=True)
+class Job:
+    """A delivery that was claimed, with what is needed to send it and to note what came of it."""
+
+    id: int
+    target: str
+    config_id: int
+    attempts: int
+    record_id: int | None
+    user_id: int | None
+    #: another run had claimed it, and did not live to note what came of it
+    is_lapsed: bool
+    request: PreparedRequest
+    #: ``time.monotonic()`` up to which it may begin
+    lease: float
+    call: Call | None = None
+
+
+class BjApiDispatcher(models.AbstractModel):
+    """Sends deliveries: claims what is due, has threads wait for the network, and notes what came of it.
+
+    Any number of them may run, in any number of processes: a delivery is claimed by one of them, for a time.
+    All they share is in the database.
+    """
+
+    _name = "bj.api.dispatcher"
+    _description = "API Dispatcher"
+
+    @api.model
+    def _run(self):
+        """Send what is due until nothing is, or until the time of a scheduled action is over."""
+        run = _Run(self.env["bj.api.sync.client"], self.env["bj.api.log"]._get_number(CONNECTIONS, 8))
+        wait = None
+        while True:
+            wait = self._claim(run)
+            if not run.lanes.load:
+                break
+            done = run.lanes.take(0.5)
+            if done:
+                self._settle(run, done)
+            self._renew(run)
+        self._plan_next(wait)
+
+    # ------------------------------------------------------------------
+    # Claims
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _claim(self, run):
+        """Claim what is due and there is room for, and have it sent.
+
+        :return: seconds until something more is due, None if nothing will be
+        :rtype: float | None
+        """
+        if not run.may_claim():
+            return 0
+        with bookkeeping(self.env) as env:
+            own, waits = self.with_env(env), []
+            env.cr.execute(PAIRS)
+            for pair in env.cr.dictfetchall():
+                rest, room = float(pair["pause"] or 0), run.get_room(pair["target"])
+                waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"])))
+                if waits[-1] or not room:
+                    continue
+                jobs = own._claim_pair(run, pair, room)
+                waits[-1] = max(float(pair["wait"] or 0), 1) if not jobs else 0
+                own._prepare(run, jobs)
+        return min(waits, default=None)
+
+    @api.model
+    def _claim_pair(self, run, pair, room):
+        """Claim due deliveries of one target and configuration; of a target that failed, one to probe it.
+
+        :rtype: list[Job]
+        """
+        is_probe = (pair["failures"] or 0) >= backoff.BREAKER_FAILURES
+        if is_probe and not self._may_probe(run, pair["target"]):
+            return []
+        if pair["coalesce_pending"]:  # one claims at a time: what is newest is not known beside another
+            self.env.cr.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [CLAIM_LOCK, pair["config_id"]])
+            if not self.env.cr.fetchone()[0]:
+                return []
+        claim = SQL(
+            CLAIM.format(
+                open=OPEN_SQL,
+                now=NOW_SQL,
+                blocked=SUPERSEDED if pair["coalesce_pending"] else BLOCKED,
+                lists=BLOCKED_BY_LIST,
+            ),
+            target=pair["target"],
+            config=pair["config_id"],
+            limit=1 if is_probe else room,
+            claim=run.claim,
+            lease=LEASE,
+        )
+        self.env.cr.execute(claim)
+        jobs = [run.add(row) for row in sorted(self.env.cr.dictfetchall(), key=lambda row: row["id"])]
+        if jobs and is_probe:
+            self.env.cr.execute(
+                SQL(
+                    "UPDATE bj_api_target SET probe_until = %s + interval '1s' * %s WHERE name = %s",
+                    *(NOW, LEASE, pair["target"]),
+                )
+            )
+        if jobs and pair["coalesce_pending"]:
+            self._supersede(jobs)
+        self._note_lapsed([job for job in jobs if job.is_lapsed])
+        return jobs
+
+    @api.model
+    def _may_probe(self, run, target):
+        """Take the right to probe a target, until the end of the transaction; nobody else has it then."""
+        self.env.cr.execute(
+            SQL(
+                "SELECT FROM bj_api_target WHERE name = %s AND greatest(paused_until, probe_until) <= %s"
+                " FOR UPDATE SKIP LOCKED",
+                *(target, NOW),
+            )
+        )
+        return self.env.cr.rowcount and not run.lanes.get_load(target)
+
+    @api.model
+    def _rest(self, target, seconds, failures):
+        """Leave a target alone for a time, after so many failures in a row."""
+        self.env.cr.execute(
+            SQL(
+                """INSERT INTO bj_api_target AS t (name, failures, paused_until) VALUES (%s, %s, %s)
+                   ON CONFLICT (name) DO UPDATE SET failures = excluded.failures, probe_until = NULL,
+                   paused_until = greatest(t.paused_until, excluded.paused_until)""",
+                *(target, failures, SQL("%s + interval '1s' * %s", NOW, seconds)),
+            )
+        )
+
+    @api.model
+    def _supersede(self, jobs):
+        """Cancel what is older than the claimed deliveries of the same records."""
+        message = self.env._("Replaced by a newer delivery of the same record.")
+        rows = SQL(", ").join(
+            SQL("(%s, %s, %s)", job.config_id, job.record_id, job.id) for job in jobs if job.record_id
+        )
+        if rows:
+            self.env.cr.execute(
+                SQL(
+                    """UPDATE bj_api_delivery AS d SET state = 'cancelled', last_error = %s, done_date = %s
+                         FROM (VALUES %s) AS v (config_id, record_id, id)
+                        WHERE d.config_id = v.config_id AND d.record_id = v.record_id AND d.id < v.id
+                          AND d.state IN ('pending', 'failed')""",
+                    *(message, NOW, rows),
+                )
+            )
+
+    @api.model
+    def _note_lapsed(self, jobs):
+        message = self.env._("The process that sent it was stopped before an answer came. It may have arrived.")
+        self._insert_attempts([(job.id, 0, 0, message) for job in jobs])
+
+    @api.model
+    def _prepare(self, run, jobs):
+        """Add the credentials and hand the jobs to the threads."""
+        client = self.env["bj.api.sync.client"]
+        for job in jobs:
+            config = self.env["bj.api.sync.config"].browse(job.config_id)
+            call = client._prepare_call(config, job.request)
+            job.call = replace(call, read_timeout=min(call.read_timeout, run.get_seconds_left()))
+            run.lanes.put(job)
+
+    @api.model
+    def _renew(self, run):
+        """Keep what we claimed, as long as we live."""
+        if not run.is_renewal_due():
+            return
+        with bookkeeping(self.env) as env:
+            env.cr.execute(
+                SQL(
+                    "UPDATE bj_api_delivery SET next_attempt = %s + interval '1s' * %s"
+                    " WHERE id = ANY(%s) AND claim = %s AND state = 'sending' RETURNING id",
+                    *(NOW, LEASE, list(run.jobs), run.claim),
+                )
+            )
+            run.renew({row[0] for row in env.cr.fetchall()})
+
+    @api.model
+    def _release(self, run, jobs):
+        """Give claimed deliveries back that no thread began."""
+        for job in jobs:
+            run.jobs.pop(job.id, None)
+        self.env.cr.execute(
+            SQL(
+                "UPDATE bj_api_delivery SET claim = NULL, next_attempt = %s, attempt_count = attempt_count - 1,"
+                " state = CASE WHEN attempt_count > 1 THEN 'failed' ELSE 'pending' END"
+                " WHERE id = ANY(%s) AND claim = %s AND state = 'sending'",
+                *(NOW, [job.id for job in jobs], run.claim),
+            )
+        )
+
+    # ------------------------------------------------------------------
+    # Results
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _settle(self, run, done):
+        """Note what came of some deliveries: in one transaction, whatever their number.
+
+        What the answers bring is written before: if we are stopped in between, the delivery is sent once more,
+        with the same id, but nothing is missed.
+        """
+        late = [job for job, exchange in done if exchange is None]
+        done = [(job, exchange) for job, exchange in done if exchange is not None]
+        with bookkeeping(self.env) as env:
+            answers = self.with_env(env)._judge(done)
+        notes = self._read_back(answers)
+        results = [self._get_result(job, exchange, notes.get(job.id)) for job, exchange in done]
+        for pause in (1, 5, 0):
+            try:
+                with bookkeeping(self.env) as env:
+                    self.with_env(env)._note_results(run, results, late)
+                break
+            except OperationalError:  # the database is gone for a moment: what was sent must not be sent again
+                if not pause:
+                    raise
+                time.sleep(pause)
+        for result in results:
+            run.jobs.pop(result.job.id, None)
+        self._notify(results)
+
+    @api.model
+    def _judge(self, done):
+        """Decide on the exchanges.
+
+        :return: those whose answer is to be read back
+        :rtype: list[tuple]
+        """
+        client, answers = self.env["bj.api.sync.client"], []
+        for job, exchange in done:
+            client._judge(self.env["bj.api.sync.config"].browse(job.config_id), exchange)
+            if exchange.outcome == "success" and self.env["bj.api.sync.mapper"]._plan(job.config_id).reads_back:
+                answers.append((job, exchange))
+        return answers
+
+    @api.model
+    def _read_back(self, answers):
+        """Write what was answered to the records.
+
+        :return: delivery id -> what went wrong
+        :rtype: dict[int, str]
+        """
+        notes = {}
+        for job, exchange in answers:
+            with bookkeeping(self.env) as env:
+                env.cr.execute("SET LOCAL lock_timeout = '5s'")  # nobody who edits a record holds up the others
+                outbound = env["bj.api.sync.outbound"]
+                config = env["bj.api.sync.config"].browse(job.config_id)
+                records = outbound._run_as(config, env[job.request.model].browse(job.request.record_ids))
+                notes[job.id] = outbound._read_back(config, records.exists(), exchange)
+        return notes
+
+    @api.model
+    def _get_result(self, job, exchange, note):
+        """Decide what becomes of a delivery.
+
+        :rtype: Result
+        """
+        if exchange.outcome == "success":
+            return Result(job, exchange, "sent", note or "")
+        retry_after = backoff.parse_retry_after(exchange.headers.get("Retry-After"))
+        delay = backoff.get_delay(job.attempts) if exchange.outcome == "retry" else None
+        if delay is None:
+            return Result(job, exchange, "dead", exchange.error)
+        return Result(job, exchange, "failed", exchange.error, max(delay, retry_after), retry_after)
+
+    @api.model
+    def _note_results(self, run, results, late):
+        """Write attempts, states, logs, and how the targets fare."""
+        self._insert_attempts(
+            [(result.job.id, result.exchange.status_code, result.exchange.duration, result.error) for result in results]
+        )
+        if results:
+            self._update_states(run, results)
+            outbound = self.env["bj.api.sync.outbound"]
+            configs = self.env["bj.api.sync.config"]
+            self.env["bj.api.log"]._write_batch(
+                [
+                    (
+                        outbound._prepare_exchange_log(
+                            configs.browse(job.config_id), job.request, exchange, result.error
+                        )
+                        | {"delivery_id": job.id, "user_id": job.user_id},
+                        None,
+                        None,
+                    )
+                    for result in results
+                    for job, exchange in [(result.job, result.exchange)]
+                ]
+            )
+        for target, same in groupby(results, key=lambda result: result.job.target):
+            if self._note_target(target, same):
+                late = late + run.lanes.withdraw(target)
+        for config_id, same in groupby(results, key=lambda result: result.job.config_id):
+            self._note_config(config_id, any(result.state == "sent" for result in same))
+        if late:
+            self._release(run, late)
+
+    @api.model
+    def _update_states(self, run, results):
+        rows = SQL(", ").join(
+            SQL(
+                "(%s, %s, %s, %s, %s)",
+                result.job.id,
+                result.state,
+                result.exchange.status_code,
+                result.error or None,
+                result.delay,
+            )
+            for result in results
+        )
+        self.env.cr.execute(
+            SQL(
+                """UPDATE bj_api_delivery AS d
+                      SET state = v.state, last_code = v.code, last_error = v.error, claim = NULL,
+                          next_attempt = CASE v.state WHEN 'failed' THEN %(now)s + interval '1s' * v.delay END,
+                          done_date = CASE v.state WHEN 'failed' THEN NULL ELSE %(now)s END
+                     FROM (VALUES %(rows)s) AS v (id, state, code, error, delay)
+                    WHERE d.id = v.id AND d.claim = %(claim)s AND d.state = 'sending'""",
+                now=NOW,
+                rows=rows,
+                claim=run.claim,
+            )
+        )
+
+    @api.model
+    def _insert_attempts(self, rows):
+        if rows:
+            values = SQL(", ").join(SQL("(%s, %s, %s, %s, %s)", NOW, *row[:3], row[3] or None) for row in rows)
+            self.env.cr.execute(
+                SQL(
+                    "INSERT INTO bj_api_delivery_attempt (create_date, delivery_id, code, duration, error) VALUES %s",
+                    values,
+                )
+            )
+
+    @api.model
+    def _note_target(self, target, results):
+        """Count the failures in a row of a target, and give it a rest if it needs one.
+
+        :return: whether it is to be left alone
+        :rtype: bool
+        """
+        retry_after = max(result.retry_after for result in results)
+        failed = 0  # at the end of these results
+        for result in results:
+            failed = failed + 1 if result.exchange.outcome == "retry" else 0
+        self.env.cr.execute(SQL("SELECT failures FROM bj_api_target WHERE name = %s FOR UPDATE", target))
+        [known] = self.env.cr.fetchone() or [0]
+        failures = failed if failed < len(results) else known + failed
+        if failures < known:
+            self.env.cr.execute(
+                SQL("UPDATE bj_api_target SET failures = %s, probe_until = NULL WHERE name = %s", failures, target)
+            )
+        rest = max(backoff.get_rest(failures), retry_after)
+        if failures > known or rest:
+            self._rest(target, rest, failures)
+        return bool(rest)
+
+    @api.model
+    def _note_config(self, config_id, success):
+        """Keep since when a configuration fails, without success in between; after days it is paused."""
+        self.env.cr.execute(
+            SQL(
+                "UPDATE bj_api_sync_config SET failing_since = %s WHERE id = %s AND failing_since IS %s NULL",
+                *(None if success else NOW, config_id, SQL("NOT") if success else SQL()),
+            )
+        )
+
+    @api.model
+    def _notify(self, results):
+        """Tell people what was given up, and pause what fails for days."""
+        gave_up = [result for result in results if result.state == "dead"]
+        failed = {result.job.config_id for result in results if result.state != "sent"}
+        if not failed:
+            return
+        with bookkeeping(self.env) as env:
+            configs = env["bj.api.sync.config"]
+            for config_id, same in groupby(gave_up, key=lambda result: result.job.config_id):
+                configs.browse(config_id)._notify_dead(same[-1].error)
+            configs.browse(failed)._pause_failing()
+
+    # ------------------------------------------------------------------
+    # The next run
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _plan_next(self, wait):
+        """Come back when something is due.
+
+        Odoo looks at the clock of its scheduled actions once a minute. So that a retry after seconds is one, this
+        process wakes itself; if it does not live that long, the minute it is.
+
+        :param wait: seconds, or None
+        """
+        cron = self.env["ir.cron"].browse(self.env.context.get("cron_id"))
+        if not cron:
+            return
+        cron._commit_progress(remaining=0)
+        if wait is None:
+            return
+        at = fields.Datetime.now() + timedelta(seconds=int(wait) + 1)
+        triggers = self.env["ir.cron.trigger"].sudo()
+        if not triggers.search_count([("cron_id", "=", cron.id), ("call_at", "<=", at)], limit=1):
+            cron._trigger(at)
+        self.env.cr.commit()
+        if wait < 60:
+            timer = threading.Timer(int(wait) + 1.1, cron._notifydb)
+            timer.daemon = True
+            timer.start()
+
+
+@dataclass(slots=True)
+class Result:
+    """What becomes of a delivery: ``sent``, ``failed`` (again after ``delay`` seconds) or ``dead``."""
+
+    job: Job
+    exchange: Exchange
+    state: str
+    error: str = ""
+    delay: float = 0
+    retry_after: float = 0
+
+
+class _Run:
+    """What one run of the dispatcher has in hand. No environment: it outlives the transactions."""
+
+    def __init__(self, client, width):
+        self.claim, self.jobs = uuid4().hex, {}
+        self.width = max(width, 1)
+        self.lanes = Lanes(lambda job: _attempt(client, job), self.width)
+        self.start, self.renewal = time.monotonic(), time.monotonic() + LEASE / 3
+        limit = config["limit_time_real_cron"]
+        limit = config["limit_time_real"] if limit < 0 else limit
+        self.limit = limit or float("inf")
+        self._late = None
+
+    def may_claim(self):
+        """After the time of a run only those go on who did not cause it to last: others are waited for anyway."""
+        elapsed = time.monotonic() - self.start
+        if elapsed < RUN:
+            return True
+        busy = {target for target in self.lanes.get_targets() if self.lanes.get_load(target)}
+        self._late = busy if self._late is None else self._late & busy
+        return bool(self._late) and elapsed < self.limit / 2
+
+    def get_room(self, target):
+        """Return how many deliveries of a target may be claimed now: none as long as enough are at hand."""
+        load, most = self.lanes.get_load(target), self.width * AT_HAND
+        return 0 if load > most / 2 or (self._late and target in self._late) else most - load
+
+    def get_seconds_left(self):
+        """Return how long an attempt may take at most, for it to end before Odoo ends this process."""
+        return max(self.limit - (time.monotonic() - self.start) - 15, 1)
+
+    def add(self, row):
+        """Take a claimed row in hand."""
+        body = row["body"] and base64.b64decode(bytes(row["body"]))
+        request = PreparedRequest(
+            row["method"],
+            row["model"],
+            tuple(row["record_ids"] or ()),
+            row["idempotency_key"],
+            row["url"],
+            body,
+            row["content_type"] or "",
+        )
+        lease = time.monotonic() + LEASE - 10
+        job = Job(
+            row["id"],
+            row["target"],
+            row["config_id"],
+            row["attempt_count"],
+            row["record_id"],
+            row["user_id"],
+            row["is_lapsed"],
+            request,
+            lease,
+        )
+        self.jobs[job.id] = job
+        return job
+
+    def is_renewal_due(self):
+        return time.monotonic() > self.renewal
+
+    def renew(self, ids):
+        """Note which claims are still ours; the others must not begin any more."""
+        now = self.renewal = time.monotonic()
+        self.renewal += LEASE / 3
+        for job in self.jobs.values():
+            job.lease = now + LEASE - 10 if job.id in ids else 0
+
+
+def _attempt(client, job):
+    """Send, in a thread."""
+    try:
+        return client._transmit(job.call)
+    except Exception as exc:  # whatever it is, the thread must give its job back
+        _logger.exception("Delivery %s", job.id)
+        return Exchange(job.call, url=job.call.url, failure="broken", detail=str(exc))

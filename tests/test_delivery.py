@@ -1,0 +1,390 @@
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from unittest.mock import patch
+
+from odoo.exceptions import AccessError
+from odoo.fields import Command
+from odoo.tests import new_test_user, tagged
+
+from ..tools import backoff
+from .common_outbound import OutboundCase
+
+
+class DeliveryCase(OutboundCase):
+    """Deliveries are queued, and sent in the test's own transaction."""
+
+    def setUp(self):
+        super().setUp()
+        self.enterContext(patch.object(backoff.random, "uniform", return_value=0))
+
+    def enqueue(self, records=None, config=None, operation="write"):
+        return (config or self.config)._enqueue(self.partner if records is None else records, operation)
+
+    def dispatch(self):
+        self.env["bj.api.delivery"]._cron_dispatch()
+
+    def pass_time(self, seconds=30 * 3600):
+        """Let what waits be due."""
+        self.env.flush_all()
+        interval = f"{seconds} seconds"
+        self.env.cr.execute("UPDATE bj_api_delivery SET next_attempt = next_attempt - %s::interval", [interval])
+        self.env.cr.execute(
+            "UPDATE bj_api_target SET paused_until = paused_until - %s::interval,"
+            " probe_until = probe_until - %s::interval",
+            [interval, interval],
+        )
+        self.env.invalidate_all()
+
+    def get_wait(self, delivery):
+        """Return the seconds until the next attempt, rounded."""
+        return round((delivery.next_attempt - datetime.now(timezone.utc).replace(tzinfo=None)).total_seconds())
+
+    def make_rule(self, action, trigger="on_create_or_write", fields=("name",), **values):
+        """An automation rule that runs a server action when some fields change."""
+        watched = [Command.link(self.env["ir.model.fields"]._get("res.partner", name).id) for name in fields]
+        return self.env["base.automation"].create(
+            {
+                "name": "Push",
+                "model_id": self.config.model_id.id,
+                "trigger": trigger,
+                "trigger_field_ids": watched if "write" in trigger else [],
+                "action_server_ids": [Command.link(action.id)],
+                **values,
+            }
+        )
+
+    def make_action(self, config=None):
+        config = config or self.config
+        return self.env["ir.actions.server"].create(
+            {
+                "name": "Push",
+                "model_id": config.model_id.id,
+                "state": "bj_api_sync",
+                "bj_api_sync_config_id": config.id,
+            }
+        )
+
+
+@tagged("post_install", "-at_install")
+class TestQueue(DeliveryCase):
+    """What is queued, and when."""
+
+    def test_payload_as_of_then(self):
+        delivery = self.enqueue()
+        self.partner.name = "Later"
+        self.assertEqual((delivery.state, delivery.method, delivery.record_id), ("pending", "POST", self.partner.id))
+        self.assertFalse(self.receiver.requests)
+        self.dispatch()
+        self.assertEqual(self.receiver.requests[0].json["name"], "Partner 1")
+        self.assertEqual((delivery.state, delivery.last_code, delivery.attempt_count), ("sent", 200, 1))
+        self.assertTrue(delivery.done_date)
+        self.assertEqual(self.receiver.requests[0].headers["idempotency-key"], delivery.idempotency_key)
+
+    def test_attempts_and_logs(self):
+        delivery = self.enqueue()
+        self.dispatch()
+        self.assertEqual(delivery.attempt_ids.mapped("code"), [200])
+        log = self.logs()
+        self.assertEqual((log.delivery_id, log.trace_id), (delivery, delivery.idempotency_key))
+        self.assertEqual((log.status, log.record_id, log.user_id), ("success", self.partner.id, self.env.user))
+
+    def test_secrets_are_added_when_sending(self):
+        self.config.write({"authorization_type": "bearer", "bearer_token": "first"})
+        self.enqueue()
+        self.config.bearer_token = "second"
+        self.dispatch()
+        self.assertEqual(self.receiver.requests[0].headers["authorization"], "Bearer second")
+        self.env.cr.execute("SELECT d::text FROM bj_api_delivery AS d")
+        self.assertNotIn("first", str(self.env.cr.fetchall()))
+
+    def test_domain_and_archived(self):
+        self.config.filter_domain = "[('ref', '=', 'P2')]"
+        deliveries = self.enqueue(self.partners)
+        self.assertEqual(deliveries.mapped("record_id"), self.partners[1].ids)
+        self.assertEqual(self.logs().mapped("status"), ["skipped"] * 4)
+        self.config.active = False
+        self.assertFalse(self.enqueue(self.partners))
+        self.dispatch()
+        self.assertFalse(self.receiver.requests)
+        self.config.active = True
+        self.dispatch()
+        self.assertEqual(len(self.receiver.requests), 1)
+
+    def test_lists(self):
+        self.config.write({"is_paginated": True, "page_size": 2})
+        deliveries = self.enqueue(self.partners)
+        self.assertEqual(deliveries.mapped("record_count"), [2, 2, 1])
+        self.dispatch()
+        self.assertEqual(sorted(len(request.json) for request in self.receiver.requests), [1, 2, 2])
+        self.assertEqual(deliveries.mapped("state"), ["sent"] * 3)
+
+    def test_what_cannot_be_sent_is_kept(self):
+        self.config.request_url = f"{self.receiver.url}/{{code}}"
+        self.partner.ref = False
+        deliveries = self.enqueue(self.partners[:2])
+        self.assertEqual(deliveries.mapped("state"), ["dead", "pending"])
+        self.assertIn("{code}", deliveries[0].last_error)
+        self.assertTrue(self.config.activity_ids)
+
+    def test_rule_queues_once_per_transaction(self):
+        self.make_rule(self.make_action(), fields=("name", "city"))
+        self.partners.write({"name": "Changed"})
+        self.partner.city = "Linz"
+        deliveries = self.env["bj.api.delivery"]
+        self.assertFalse(deliveries.search([]))
+        self.env.cr.flush()
+        found = deliveries.search([], order="id")
+        self.assertEqual(found.mapped("record_id"), self.partners.ids)
+        self.assertEqual(set(found.mapped("operation")), {"write"})
+        self.dispatch()
+        self.assertEqual({request.json["address"]["city"] for request in self.receiver.requests}, {"Graz", "Linz"})
+
+    def test_rolled_back_savepoint(self):
+        self.make_rule(self.make_action())
+        with self.assertRaises(ZeroDivisionError), self.env.cr.savepoint():
+            self.partner.name = "Ghost"
+            raise ZeroDivisionError
+        self.env.cr.flush()
+        self.assertFalse(self.env["bj.api.delivery"].search([]))
+
+    def test_creation_and_deletion(self):
+        action = self.make_action()
+        self.make_rule(action)
+        self.make_rule(self.make_action(), trigger="on_unlink")
+        partner = self.partner.create({"name": "New", "ref": "N"})
+        self.env.cr.flush()
+        self.assertEqual(self.env["bj.api.delivery"].search([]).operation, "create")
+        partner.unlink()  # created in this very transaction: nobody knows it
+        self.env.cr.execute("UPDATE res_partner SET create_date = '2020-01-01' WHERE id = %s", self.partner.ids)
+        self.partner.invalidate_recordset()
+        self.partner.unlink()
+        deletion = self.env["bj.api.delivery"].search([("operation", "=", "unlink")])
+        self.dispatch()
+        self.assertEqual([request.json["code"] for request in self.receiver.requests], ["N", "P1"])
+        self.assertEqual(deletion.state, "sent")
+
+    def test_rule_and_read_back_do_not_loop(self):
+        self.read_back(self.config, barcode="id")
+        self.make_rule(self.make_action(), fields=("name", "barcode"))
+        self.partner.name = "Changed"
+        self.env.cr.flush()
+        self.dispatch()
+        self.assertTrue(self.partner.barcode)
+        self.env.cr.flush()
+        self.dispatch()
+        self.assertEqual(len(self.receiver.requests), 1)
+
+    def test_read_back_of_a_list(self):
+        self.config.write({"is_paginated": True})
+        self.read_back(self.config, barcode="ids.id")
+        self.receiver.on("/partners", body={"ids": [{"id": number} for number in range(101, 106)]})
+        self.enqueue(self.partners)
+        self.dispatch()
+        self.assertEqual(self.partners.mapped("barcode"), ["101", "102", "103", "104", "105"])
+
+    def test_wake_up(self):
+        trigger = self.env["ir.cron.trigger"].search([("cron_id", "=", self.env.ref("bj_api_sync.cron_dispatch").id)])
+        trigger.unlink()
+        self.enqueue()
+        self.enqueue(self.partners)
+        self.env.cr.flush()
+        self.assertEqual(self.env["ir.cron.trigger"].search_count([("cron_id.code", "=", "model._cron_dispatch()")]), 1)
+
+    def test_who_may(self):
+        delivery = self.enqueue()
+        user = new_test_user(self.env, "reader", "bj_api_sync.group_user")
+        self.assertEqual(delivery.with_user(user).state, "pending")
+        with self.assertRaises(AccessError):
+            delivery.with_user(user).action_cancel()
+        nobody = new_test_user(self.env, "nobody", "base.group_user")
+        with self.assertRaises(AccessError):
+            delivery.with_user(nobody).read(["state"])
+        other = self.env["res.company"].create({"name": "Other"})
+        self.config.user_id.company_ids |= other
+        self.config.company_id = other
+        hidden = self.enqueue(self.partners[1])
+        self.assertFalse(self.env["bj.api.delivery"].with_user(user).search([("id", "=", hidden.id)]))
+
+
+@tagged("post_install", "-at_install")
+class TestDispatch(DeliveryCase):
+    """What is sent when, and what becomes of it."""
+
+    def test_schedule(self):
+        delivery = self.enqueue()
+        self.receiver.on("/partners", status=503)
+        waits = []
+        for _attempt in range(10):
+            self.dispatch()
+            if delivery.state == "failed":
+                waits.append(self.get_wait(delivery))
+            self.pass_time()
+        self.assertEqual(waits, list(backoff.SCHEDULE))
+        self.assertEqual((delivery.state, delivery.attempt_count, delivery.last_code), ("dead", 10, 503))
+        self.assertEqual(len(delivery.attempt_ids), 10)
+        self.assertEqual(
+            {request.headers["idempotency-key"] for request in self.receiver.requests}, {delivery.idempotency_key}
+        )
+        self.assertEqual(self.config.activity_ids.user_id, self.env.ref("base.user_admin"))
+        self.assertIn("503", self.config.message_ids[0].body)
+
+    def test_final_answers_are_not_repeated(self):
+        self.receiver.on("/partners", status=422)
+        deliveries = self.enqueue(self.partners)
+        self.dispatch()
+        self.assertEqual(deliveries.mapped("state"), ["dead"] * 5)
+        self.assertEqual(len(self.config.activity_ids), 1)
+
+    def test_order_of_a_record(self):
+        first = self.enqueue()
+        self.partner.name = "Second"
+        second = self.enqueue()
+        other = self.enqueue(self.partners[1])
+        self.receiver.on("/partners", status=500, times=1)
+        self.receiver.on("/partners", status=200)
+        self.dispatch()
+        states = (first | second | other).mapped("state")
+        if states[0] == "failed":
+            self.assertEqual(states, ["failed", "pending", "sent"])
+        else:
+            self.assertEqual(states, ["sent", "sent", "failed"])
+        self.pass_time(10)
+        self.dispatch()
+        self.assertEqual((first | second | other).mapped("state"), ["sent"] * 3)
+        names = [request.json["name"] for request in self.receiver.requests if request.json["code"] == "P1"]
+        self.assertEqual(list(dict.fromkeys(names)), ["Partner 1", "Second"])
+
+    def test_order_of_lists(self):
+        self.config.is_paginated = True
+        first, second = self.enqueue(self.partners[:3]), self.enqueue(self.partners[2:])
+        apart = self.enqueue(self.partners[3:4])
+        self.receiver.on("/partners", status=500)
+        self.dispatch()
+        self.assertEqual((first | second | apart).mapped("attempt_count"), [1, 0, 0])
+        self.config.is_paginated = False
+        single = self.enqueue(self.partners[2])
+        free = self.enqueue(self.partner.copy({"ref": "free"}))
+        self.dispatch()
+        self.assertEqual((single | free).mapped("attempt_count"), [0, 1])
+
+    def test_only_the_newest(self):
+        self.config.coalesce_pending = True
+        deliveries = self.enqueue()
+        for name in ("Second", "Third"):
+            self.partner.name = name
+            deliveries |= self.enqueue()
+        self.dispatch()
+        self.assertEqual([request.json["name"] for request in self.receiver.requests], ["Third"])
+        self.assertEqual(deliveries.mapped("state"), ["cancelled", "cancelled", "sent"])
+
+    def test_retry_after_pauses_the_target(self):
+        for header, wait in (("120", 120), (self.http_date(3600), 3600), ("999999", 6 * 3600), ("soon", 5)):
+            self.receiver.clear()
+            self.receiver.on("/partners", status=429, headers={"Retry-After": header}, times=1)
+            delivery = self.enqueue()
+            self.dispatch()
+            self.assertAlmostEqual(self.get_wait(delivery), wait, delta=2)
+            other = self.enqueue(self.partners[1])
+            self.dispatch()
+            self.assertEqual(other.state, "sent" if header == "soon" else "pending")
+            self.pass_time()
+            self.dispatch()
+            self.assertEqual((delivery.state, other.state), ("sent", "sent"))
+
+    def http_date(self, seconds):
+        return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+
+    def test_breaker(self):
+        partners = self.partner.create([{"name": f"{number}", "ref": f"X{number}"} for number in range(40)])
+        self.env["ir.config_parameter"].set_param("bj_api_sync.connections_per_host", "1")
+        self.receiver.on("/partners", status=500)
+        deliveries = self.enqueue(partners)
+        self.dispatch()
+        begun = len(self.receiver.requests)
+        self.assertLess(begun, 40)
+        self.assertEqual(deliveries.mapped("attempt_count").count(1), begun)
+        target = self.env["bj.api.target"].search([("name", "=", f"127.0.0.1:{self.receiver.port}")])
+        self.assertEqual(target.failures, begun)
+        self.dispatch()
+        self.assertEqual(len(self.receiver.requests), begun, "it has a rest")
+        self.pass_time(61)
+        self.dispatch()
+        self.assertEqual(len(self.receiver.requests), begun + 1, "one probes it")
+        self.receiver.clear()
+        self.pass_time(61)
+        self.dispatch()
+        self.pass_time(30 * 3600)
+        self.dispatch()
+        self.assertEqual(set(deliveries.mapped("state")), {"sent"})
+        self.assertEqual(target.failures, 0)
+
+    def test_dead_targets_do_not_hold_up_others(self):
+        dead = self.make_config(path="http://127.0.0.1:1/none", name="Dead")
+        waiting = self.enqueue(self.partners, dead)
+        self.enqueue(self.partners)
+        self.dispatch()
+        self.assertEqual(len(self.receiver.requests), 5)
+        self.assertNotIn("sent", waiting.mapped("state"))
+        self.assertIn("127.0.0.1", next(filter(None, waiting.mapped("last_error"))))
+
+    def test_lease_is_taken_over(self):
+        delivery = self.enqueue()
+        self.env.cr.execute(
+            "UPDATE bj_api_delivery SET state = 'sending', claim = 'killed', attempt_count = 1,"
+            " next_attempt = next_attempt + interval '60 s' WHERE id = %s",
+            delivery.ids,
+        )
+        self.dispatch()
+        self.assertFalse(self.receiver.requests)
+        self.pass_time(61)
+        self.dispatch()
+        self.assertEqual((delivery.state, delivery.attempt_count), ("sent", 2))
+        self.assertEqual(delivery.attempt_ids.sorted("id").mapped("code"), [0, 200])
+
+    def test_cancel_and_retry(self):
+        delivery = self.enqueue()
+        delivery.action_cancel()
+        self.dispatch()
+        self.assertEqual((delivery.state, len(self.receiver.requests)), ("cancelled", 0))
+        delivery.action_retry()
+        self.dispatch()
+        self.assertEqual(delivery.state, "sent")
+        delivery.action_retry()
+        self.assertEqual(delivery.state, "sent", "what arrived is not sent again")
+
+    def test_pause(self):
+        self.config.action_pause()
+        delivery = self.enqueue()
+        self.dispatch()
+        self.assertEqual(delivery.state, "pending")
+        self.config.action_resume()
+        self.dispatch()
+        self.assertEqual(delivery.state, "sent")
+
+    def test_what_fails_for_days_is_paused(self):
+        self.receiver.on("/partners", status=500)
+        self.enqueue(self.partners[:1])
+        self.dispatch()
+        self.assertTrue(self.config.failing_since)
+        self.config.failing_since = datetime.now() - timedelta(days=6)
+        self.pass_time()
+        self.dispatch()
+        self.assertTrue(self.config.is_paused)
+        self.assertIn("paused", self.config.activity_ids.mapped("summary")[0])
+        self.receiver.clear()
+        self.config.action_resume()
+        self.pass_time()
+        self.dispatch()
+        self.assertFalse(self.config.failing_since)
+
+    def test_gc(self):
+        self.enqueue()
+        self.receiver.on("/partners", status=400, times=1)
+        self.dispatch()
+        sent = self.enqueue()
+        self.dispatch()
+        self.env.cr.execute("UPDATE bj_api_delivery SET done_date = done_date - interval '31 days'")
+        self.env.invalidate_all()
+        self.env["bj.api.delivery"]._gc_deliveries()
+        self.assertFalse(sent.exists())
+        self.assertEqual(self.env["bj.api.delivery"].search([]).state, "dead")
