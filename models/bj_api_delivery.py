@@ -215,7 +215,9 @@ class BjApiDelivery(models.Model):
             *("content_type", "body", "model", "record_id", "record_ids", "record_count", "idempotency_key"),
             *("attempt_count", "next_attempt", "last_error", "done_date"),
         )
-        rows = SQL(", ").join(self._prepare_row(config, request, operation) for request in requests)
+        self.env.cr.execute(SQL("SELECT %s", NOW))
+        [now] = self.env.cr.fetchone()
+        rows = SQL(", ").join(self._prepare_row(config, request, operation, now) for request in requests)
         columns = SQL(", ").join(map(SQL.identifier, names))
         self.env.cr.execute(SQL("INSERT INTO bj_api_delivery (%s) VALUES %s RETURNING id", columns, rows))
         deliveries = self.sudo().browse(row[0] for row in self.env.cr.fetchall())
@@ -224,21 +226,15 @@ class BjApiDelivery(models.Model):
         return deliveries
 
     @api.model
-    def _prepare_row(self, config, request, operation):
-        state, done = ("dead", NOW) if request.error else ("pending", None)
+    def _prepare_row(self, config, request, operation, now):
+        state, done = ("dead", now) if request.error else ("pending", None)
         ids = list(request.record_ids)
         body = request.body is not None and base64.b64encode(request.body)
-        return SQL(
-            "(%s)",
-            SQL(", ").join(
-                SQL("%s", value)
-                for value in (
-                    *(NOW, config.id, config.company_id.id or None, self.env.uid, state, operation),
-                    *(get_target(request.url), request.method, request.url, request.content_type, body or None),
-                    *(request.model, ids[0] if len(ids) == 1 else None, ids, len(ids), request.trace_id),
-                    *(0, NOW, request.error or None, done),
-                )
-            ),
+        return (
+            *(now, config.id, config.company_id.id or None, self.env.uid, state, operation),
+            *(get_target(request.url), request.method, request.url, request.content_type, body or None),
+            *(request.model, ids[0] if len(ids) == 1 else None, ids, len(ids), request.trace_id),
+            *(0, now, request.error or None, done),
         )
 
     # ------------------------------------------------------------------

@@ -71,7 +71,7 @@ BLOCKED_BY_LIST = f"""
     OR d.record_id IS NULL AND EXISTS (
         SELECT FROM bj_api_delivery AS e
          WHERE e.config_id = d.config_id AND e.record_id = ANY(d.record_ids) AND e.id < d.id AND e.{OPEN_SQL})
-"""
+"""  # noqa: S608  made of constants
 CLAIM = """
     WITH due AS (
         SELECT d.id, d.state FROM bj_api_delivery AS d
@@ -253,8 +253,9 @@ class BjApiDispatcher(models.AbstractModel):
         client = self.env["bj.api.sync.client"]
         for job in jobs:
             config = self.env["bj.api.sync.config"].browse(job.config_id)
-            call = client._prepare_call(config, job.request)
-            job.call = replace(call, read_timeout=min(call.read_timeout, run.get_seconds_left()))
+            job.call, most = client._prepare_call(config, job.request), run.get_seconds_left()
+            if job.call.read_timeout > most:
+                job.call = replace(job.call, read_timeout=most)
             run.lanes.put(job)
 
     @api.model

@@ -215,12 +215,17 @@ class BjApiLog(models.Model):
 
         :param list[tuple] batch: values, policy and secrets as of :meth:`_record`
         """
-        logs = self.sudo()
-        rows = [
-            values if isinstance(values, Masked) else logs._prepare_values(values, secrets)
-            for values, log_policy, secrets in batch
-            if logs._is_wanted(values, log_policy)
-        ]
+        logs, known = self.sudo(), {}
+        rows = []
+        for values, log_policy, secrets in batch:
+            if not logs._is_wanted(values, log_policy):
+                continue
+            if not isinstance(values, Masked):
+                config_id = values.get("config_id") or 0
+                if secrets is None and config_id not in known:  # decrypted once for all of a configuration
+                    known[config_id] = logs._get_literals(config_id)
+                values = logs._prepare_values(values, known[config_id] if secrets is None else secrets)  # noqa: PLW2901
+            rows.append(values)
         if not rows:
             return
         stored = [field for field in logs._fields.values() if field.store and field.column_type and field.name != "id"]
@@ -255,9 +260,7 @@ class BjApiLog(models.Model):
         """
         values = Masked(values)
         config = self._get_config_data(values.get("config_id") or 0)
-        if secrets is None:
-            secrets = [tuple(item) if isinstance(item, list) else item for item in json.loads(decrypt(config.secrets))]
-        secrets = redact.literals(secrets)
+        secrets = self._get_literals(values.get("config_id") or 0) if secrets is None else redact.literals(secrets)
         limit = self._get_number(BODY_LIMIT, redact.LIMIT)
         for part in ("request", "response"):
             headers, content_type = values.get(f"{part}_headers"), values.pop(f"{part}_content_type", "")
@@ -275,6 +278,16 @@ class BjApiLog(models.Model):
         values.setdefault("user_id", self.env.uid)
         values.setdefault("company_id", config.company_id or self.env.company.id)
         return values
+
+    @api.model
+    def _get_literals(self, config_id):
+        """Return what is masked in the logs of a configuration.
+
+        :param int config_id: id of a configuration, or 0
+        :rtype: odoo.addons.bj_api_sync.tools.redact.Literals
+        """
+        secrets = json.loads(decrypt(self._get_config_data(config_id).secrets))
+        return redact.literals(tuple(secret) if isinstance(secret, list) else secret for secret in secrets)
 
     @api.model
     def _get_config_data(self, config_id):
