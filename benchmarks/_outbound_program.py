@@ -1,0 +1,189 @@
+# Runs in Odoo's shell, which gives it `env`; OPTIONS come before it.
+import json
+import resource
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import requests
+import urllib3
+
+from odoo.fields import Command
+from odoo.modules.registry import Registry
+
+url = f"http://127.0.0.1:{OPTIONS['port']}/partners"  # noqa: F821
+count = OPTIONS.get("count", 500)  # noqa: F821
+env["ir.config_parameter"].set_param("bj_api_sync.allowed_hosts", "127.0.0.1")  # noqa: F821
+env = env(context={"tracking_disable": True})  # noqa: F821
+model = env["ir.model"]._get_id("res.partner")
+lines = {"ref": "code", "name": "name", "city": "city", "street": "street", "email": "email"}
+fields_ = {name: env["ir.model.fields"]._get("res.partner", name) for name in lines}
+env["base.automation"].search([]).active = False
+
+
+def make_config(name, **values):
+    return env["bj.api.sync.config"].create(
+        {
+            "name": name,
+            "request_type": "out",
+            "http_method_ids": [Command.set(env.ref("bj_api_sync.http_method_post").ids)],
+            "request_url": url,
+            "model_id": model,
+            "authorization_type": "bearer",
+            "bearer_token": "secret",
+            "user_id": env.ref("base.user_admin").id,
+            "line_ids": [
+                Command.create(
+                    {"field_id": fields_[key].id, "external_key": label, "is_record_identifier": key == "ref"}
+                )
+                for key, label in lines.items()
+            ],
+            **values,
+        }
+    )
+
+
+def make_rule(**action):
+    action = env["ir.actions.server"].create({"name": "Push", "model_id": model, **action})
+    return env["base.automation"].create(
+        {
+            "name": "Push",
+            "model_id": model,
+            "trigger": "on_create_or_write",
+            "trigger_field_ids": [Command.link(fields_["street"].id)],
+            "action_server_ids": [Command.link(action.id)],
+        }
+    )
+
+
+config, lists = make_config("one by one"), make_config("lists", is_paginated=True, page_size=100)
+rules = {
+    "webhook": make_rule(
+        state="webhook", webhook_url=url, webhook_field_ids=[Command.set([field.id for field in fields_.values()])]
+    ),
+    "ours": make_rule(state="bj_api_sync", bj_api_sync_config_id=config.id),
+    "lists": make_rule(state="bj_api_sync", bj_api_sync_config_id=lists.id),
+}
+for rule in rules.values():
+    rule.active = False
+values = [
+    {"name": f"Partner {number}", "ref": f"B{number}", "city": "Graz", "email": f"p{number}@example.com"}
+    for number in range(count)
+]
+partners = env["res.partner"].create(values)
+env["ir.cron"].search([]).active = False
+env.cr.commit()
+step = 0
+
+
+def write(rule):
+    """Change all records in one write, with one rule on or none; return the seconds until it is committed."""
+    global step  # noqa: PLW0603
+    step += 1
+    for name, other in rules.items():
+        other.active = name == rule
+    env.cr.commit()
+    Registry(env.cr.dbname).check_signaling()
+    partners.invalidate_recordset()
+    partners.mapped("street")
+    start = time.perf_counter()
+    partners.write({"street": f"Street {step}"})
+    env.cr.commit()
+    return time.perf_counter() - start
+
+
+def payloads():
+    return [json.dumps({label: partner[key] for key, label in lines.items()}).encode() for partner in partners]
+
+
+def session():
+    with requests.Session() as client:
+        for body in payloads():
+            client.post(url, data=body, timeout=10)
+
+
+def pool8():
+    local = threading.local()
+
+    def post(body):
+        if not hasattr(local, "client"):
+            local.client = requests.Session()
+        local.client.post(url, data=body, timeout=10)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(post, payloads()))
+
+
+def bare():
+    pool = urllib3.HTTPConnectionPool("127.0.0.1", OPTIONS["port"])  # noqa: F821
+    for body in payloads():
+        pool.urlopen("POST", "/partners", body=body)
+
+
+def timed(function):
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def dispatch(rule, plain):
+    caller = write(rule) - plain
+    start = time.perf_counter()
+    while env["bj.api.delivery"].search_count([("state", "in", ("pending", "failed", "sending"))]):
+        env["bj.api.dispatcher"]._run()
+        env.cr.commit()
+    seconds = time.perf_counter() - start
+    env.cr.execute("SELECT state, sum(record_count)::int FROM bj_api_delivery GROUP BY state")
+    states = env.cr.fetchall()
+    assert states == [("sent", count)], states
+    env.cr.execute("SELECT count(*) FROM bj_api_delivery")
+    rows = {"deliveries": env.cr.fetchone()[0]}
+    for table in ("bj_api_delivery_attempt", "bj_api_log"):
+        env.cr.execute(f"SELECT count(*) FROM {table}")
+        rows[table] = env.cr.fetchone()[0]
+    env.cr.execute("TRUNCATE bj_api_delivery_attempt, bj_api_log, bj_api_delivery CASCADE")
+    env.cr.commit()
+    env.invalidate_all()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {"seconds": seconds, "caller": caller, "rows": rows, "memory": memory}
+
+
+def note(peer, **result):
+    print("@" + json.dumps({"peer": peer} | result), flush=True)
+
+
+def run_rounds():
+    for number in range(OPTIONS["rounds"] + 1):  # noqa: F821
+        show = note if number else (lambda *args, **kwargs: None)  # the first is to warm up
+        plain = min(write(None) for _ in range(2))
+        show("plain", seconds=plain)
+        if number or count < 1000:
+            show("webhook", seconds=write("webhook") - plain)
+            for name, function in (("session", session), ("pool8", pool8), ("urllib3", bare)):
+                show(name, seconds=timed(function))
+        show("ours", **dispatch("ours", plain))
+        show("lists", **dispatch("lists", plain))
+
+
+def grow():
+    for queued in (1000, 100000):
+        for start in range(0, queued, 20000):
+            config._enqueue(
+                env["res.partner"].create(
+                    [{"name": f"{n}", "ref": f"G{n}"} for n in range(start, min(start + 20000, queued))]
+                )
+            )
+            env.cr.commit()
+        env.cr.execute("ANALYZE bj_api_delivery")
+        env.cr.commit()
+        start, run = time.perf_counter(), 0
+        while run < 1000:
+            env["bj.api.dispatcher"]._run()
+            env.cr.commit()
+            run = env["bj.api.delivery"].search_count([("state", "=", "sent")])
+        note("ours", queued=queued, seconds_per_delivery=(time.perf_counter() - start) / run, sent=run)
+        env.cr.execute("TRUNCATE bj_api_delivery_attempt, bj_api_log, bj_api_delivery CASCADE")
+        env.cr.commit()
+
+
+grow() if OPTIONS.get("growth") else run_rounds()  # noqa: F821
