@@ -56,6 +56,8 @@ class BjApiSyncMapper(models.AbstractModel):
         is_script = line.value_type in ("script", "relational_script")
         if field is None and not is_script:
             return None
+        if field is not None and field.groups and not line.allow_restricted:
+            return None  # restricted since the line was saved
         digits = field.get_digits(self.env) if field is not None and field.type == "float" else None
         script = line.script or "" if is_script else ""
         return PlanLine(

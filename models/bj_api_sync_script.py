@@ -10,7 +10,7 @@ from psycopg2 import OperationalError
 from psycopg2.errors import ReadOnlySqlTransaction
 
 from odoo import fields, models
-from odoo.exceptions import UserError
+from odoo.exceptions import AccessError, UserError
 from odoo.fields import Command, Domain
 from odoo.tools import float_compare
 from odoo.tools.safe_eval import dateutil, json, pytz, safe_eval, test_python_expr, time, wrap_module
@@ -110,7 +110,7 @@ class BjApiSyncScript(models.AbstractModel):
             except (BadPayload, *RETRIED):
                 raise
             except UserError as exc:
-                raise BadPayload(exc.args[0], [self._describe(line, exc.args[0])]) from exc
+                raise self._refusal(line, exc) from exc
             except Exception as exc:
                 raise self._error(line, exc) from exc
 
@@ -138,7 +138,7 @@ class BjApiSyncScript(models.AbstractModel):
         except RETRIED:
             raise
         except UserError as exc:
-            raise BadPayload(exc.args[0], [self._describe(line, exc.args[0])]) from exc
+            raise self._refusal(line, exc) from exc
         except Exception as exc:
             raise self._error(line, exc) from exc
         if not isinstance(context["request_data"], dict):
@@ -148,6 +148,13 @@ class BjApiSyncScript(models.AbstractModel):
 
     def _describe(self, line, message):
         return {"pointer": "".join(f"/{part}" for part in line.path), "message": message, "line_id": line.id}
+
+    def _refusal(self, line, exc):
+        """Name the line of a script that refuses something, or is refused access."""
+        error = BadPayload(exc.args[0], [self._describe(line, exc.args[0])])
+        if isinstance(exc, AccessError):
+            error.http_status = exc.http_status
+        return error
 
     def _error(self, line, exc):
         """Name line, line number and exception; the traceback goes to the server's log."""
@@ -160,7 +167,7 @@ class BjApiSyncScript(models.AbstractModel):
             number=max(numbers[-1] - offset, 1) if numbers else "?",
             error=f"{type(cause).__name__}: {cause}",
         )
-        _logger.info("%s", message, exc_info=cause)
+        _logger.warning("%s", message, exc_info=cause)
         return ScriptError(message, [self._describe(line, message)])
 
     # ------------------------------------------------------------------
