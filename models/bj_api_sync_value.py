@@ -5,6 +5,8 @@ Each turns a whole column at once: all records into JSON values, or all payloads
 
 import datetime
 import json
+import re
+from collections import defaultdict
 from types import NoneType
 
 from odoo import models
@@ -108,6 +110,9 @@ class BjApiSyncValue(models.AbstractModel):
         schema = dict(json_schema.SCHEMAS.get(field.type, {}))
         if field.type == "selection":
             schema |= self._get_choices(field)
+        if field.type == "reference" and writing:
+            names = "|".join(map(re.escape, field.get_values(model.env)))
+            schema |= {"pattern": f"^({names}),[1-9][0-9]*$"}
         if field.type == "char":
             schema |= {"maxLength": field.size} if field.size else {}
         if line.digits is not None and not writing:
@@ -132,6 +137,8 @@ class BjApiSyncValue(models.AbstractModel):
         :param list column: per payload an id, ids, x2many commands, False or ABSENT
         :rtype: list
         """
+        if line.field_type == "reference":
+            return self._check_references(line, batch, column)
         if line.field_type != "many2one" and line.field_type not in codec.TO_MANY:
             return column
         lists = [[value] if isinstance(value, int) and value else value or [] for value in column]
@@ -152,6 +159,27 @@ class BjApiSyncValue(models.AbstractModel):
         is_ids = [isinstance(value, list) and all(isinstance(item, int) for item in value) for value in column]
         return [Links(value, "many2many") if ids else value for value, ids in zip(column, is_ids, strict=True)]
 
+    def _check_references(self, line, batch, column):
+        """Refuse references to no record: the ORM would store nothing instead, and say nothing.
+
+        :param list column: per payload a text such as ``res.partner,3``, False or ABSENT
+        :rtype: list
+        """
+        targets = [value and (value.partition(",")[0], int(value.partition(",")[2])) for value in column]
+        wanted = defaultdict(set)
+        for model, record_id in filter(None, targets):
+            wanted[model].add(record_id)
+        found = set()
+        for model, ids in wanted.items():
+            records = self.env[model].with_context(active_test=False).search([("id", "in", list(ids))])
+            found.update((model, record_id) for record_id in records._ids)
+        for index, target in enumerate(targets):
+            if target and target not in found:
+                message = self.env._("There is no record %s.", column[index])
+                batch.fault(index, line.path, message, line.id)
+                column[index] = ABSENT
+        return column
+
     def _expected(self, line, value, selection=None):
         """Say what was expected instead of a value."""
         if line.field_type == "selection" and selection is not None:
@@ -166,7 +194,7 @@ class BjApiSyncValue(models.AbstractModel):
         return self.env._("Expected %(expected)s, not %(value)s.", expected=expected, value=text[:100])
 
     def _selection(self, line, model):
-        if line.field_type != "selection":
+        if line.field_type not in ("selection", "reference"):
             return None
         return model._fields[line.field_name].get_values(self.env)
 

@@ -135,6 +135,8 @@ class TestCodec(BaseCase):
     def test_reference(self):
         self.assert_parsed("reference", [("res.partner,3", "res.partner,3")])
         self.assert_refused("reference", "res.partner", "res.partner,", "3", "Res,3", ["res.partner", 3], 3, "")
+        self.assert_refused("reference", "res.partner,0", "res.partner,2147483648", "res.partner,²")
+        self.assert_refused("reference", "res.users,3", selection=["res.partner"])
 
     def test_types_without_exchange(self):
         self.assert_refused("properties", {}, [])

@@ -68,6 +68,18 @@ class MappingCase(ApiCase):
 class TestPlain(MappingCase):
     """Plain values and dotted keys on real fields."""
 
+    def test_reference(self):
+        """A reference is to a record that exists, of a model the field allows: the ORM checks neither kindly."""
+        config = self.config("ir.ui.menu", ("name", "name"), ("action", "action"), endpoint="menus")
+        action = self.env.ref("bj_api_sync.action_bj_api_log")
+        menu, data = self.post(config, {"name": "Reference", "action": f"ir.actions.act_window,{action.id}"})
+        self.assertEqual((menu.action, data["action"]), (action, f"ir.actions.act_window,{action.id}"))
+        for value in ("ir.actions.act_window,2147483647", "res.partner,1", "no.model,1", "ir.actions.act_window,0"):
+            with self.refused("/action"):
+                self.handle(config, "POST", {"name": "Reference", "action": value})
+        self.handle(config, "POST", {"name": "Reference", "action": None})
+        self.assertFalse(menu.action)
+
     def test_every_type_both_ways(self):
         config = self.config(
             "res.partner",

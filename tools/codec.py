@@ -20,7 +20,7 @@ INT4 = range(-(2**31), 2**31)
 NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 DATETIME = re.compile(r"\d{4}-?\d{2}-?\d{2}[T ]\d{2}.*")
-REFERENCE = re.compile(r"[a-z_][a-z0-9_.]*,\d+")
+REFERENCE = re.compile(r"[a-z_][a-z0-9_.]*,[0-9]{1,10}")
 TRUE, FALSE = ("true", "1"), ("false", "0")
 #: the field types that hold one or several records
 TO_MANY = ("one2many", "many2many")
@@ -68,7 +68,7 @@ def parse(field_type, value, selection=None):
 
     :param str field_type: the type of an Odoo field
     :param value: any JSON value but null
-    :param selection: the values of a selection field
+    :param selection: the values of a selection field, the models of a reference field
     :type selection: Collection[str]
     :return: what ``write`` takes; ids for relations
     :raises ValueError: if the value is not of the type
@@ -78,6 +78,8 @@ def parse(field_type, value, selection=None):
         raise ValueError(f"Fields of the type {field_type} cannot be exchanged")
     result = parser(value)
     if selection is not None and field_type == "selection" and result not in selection:
+        raise ValueError
+    if selection is not None and field_type == "reference" and result.partition(",")[0] not in selection:
         raise ValueError
     return result
 
@@ -184,6 +186,7 @@ def _parse_ids(value):
 def _parse_reference(value):
     if not isinstance(value, str) or not REFERENCE.fullmatch(value):
         raise ValueError
+    _parse_id(int(value.partition(",")[2]))
     return value
 
 
