@@ -152,7 +152,7 @@ def fuzz(port, options):
     command = [
         os.environ["BJ_DEV_FUZZ"], "run", f"{url}/openapi.json", "--url", url,
         "--header", f"Authorization: Bearer {TOKEN}", "--checks", ",".join(CHECKS),
-        "--max-time", SECONDS, "--seed", SEED, "--workers", "2", "--request-timeout", "60",
+        "--max-time", SECONDS, "--seed", SEED, "--request-timeout", "60",
         "--continue-on-failure", "--suppress-health-check", "all", "--warnings", "off", *options,
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
