@@ -110,7 +110,7 @@ def get_facts(cursor):
         [
             f"- Machine: {cpu}, {os.cpu_count()} cores, {memory / 2**20:.0f} GB RAM, {platform.system()}",
             f"- Odoo {version}, Python {platform.python_version()}, PostgreSQL {cursor.fetchone()[0].split()[0]}",
-            f"- {datetime.date.today()}, commit {commit}",
+            f"- {datetime.date.today()}, commit {commit}, load average {os.getloadavg()[1]:.1f}",
         ]
     )
 

@@ -332,7 +332,7 @@ def measure(peers, rounds, seconds, processor, prepare, work):
 
 
 def measure_throughput(peers, rounds, seconds, processor, clients=4):
-    """Count what several clients get done in a while; return requests per second, and processor time, of each peer."""
+    """Count what several clients get done; return requests per second, and the processor time of each."""
     rates, used = {name: [] for name in peers}, {name: [] for name in peers}
     for _ in range(rounds):
         for name, peer in peers.items():

@@ -17,10 +17,8 @@ import threading
 import time
 
 from _house import ROOT, connect, house, say
-from inbound import PARTNERS, SEED, SEEDED, grow, load, make_half, make_values, some_refs
-
-sys.path.insert(0, str(ROOT))
 from addons.bj_bench_peers.operations import FIELDS
+from inbound import PARTNERS, SEED, SEEDED, grow, load, make_half, make_values, some_refs
 
 INBOUND, MAPPER = "bj.api.sync.inbound", "bj.api.sync.mapper"
 # Not _fetch_query: the mapper looks whether somebody overrides it.
