@@ -19,6 +19,7 @@ from . import bj_api_sync_outbound
 from . import bj_api_log
 from . import bj_api_delivery
 from . import bj_api_dispatcher
+from . import bj_api_sync_push
 from . import base_automation
 from . import ir_actions_server
 from . import bj_api_idempotency_key

@@ -1,4 +1,5 @@
 import os
+import time
 from base64 import b64encode
 from types import SimpleNamespace
 
@@ -6,7 +7,7 @@ import requests
 
 from odoo import api, models
 
-from ..tools import transport
+from ..tools import signature, transport
 
 #: the codes another attempt may cure; of the 5xx all but 501 and 505 besides
 RETRYABLE_CODES = (408, 425, 429)
@@ -121,6 +122,12 @@ class BjApiSyncClient(models.AbstractModel):
     def _get_auth_bearer(self, config, request):
         """RFC 6750."""
         return {"Authorization": f"Bearer {config.bearer_token}"}
+
+    @api.model
+    def _get_auth_hmac(self, config, request):
+        """Sign the body as of now; with Standard Webhooks once more with the former secret, while it is rotated."""
+        secrets, body = config._get_signing_secrets(), request.body or b""
+        return signature.sign(config.signing_style, secrets, body, request.trace_id, int(time.time()))
 
     @api.model
     def _get_allowed_hosts(self):

@@ -171,6 +171,8 @@ class BjApiSyncConfig(models.Model):
     failing_since = fields.Datetime(
         copy=False, readonly=True, help="When the first delivery failed after which none succeeded."
     )
+    push_state = fields.Json(copy=False, help="How far the scheduled push has come: see bj.api.sync.push.")
+    push_progress = fields.Char("Scheduled Push", compute="_compute_push_progress")
     delivery_ids = fields.One2many("bj.api.delivery", "config_id", "Deliveries")
     delivery_count = fields.Integer(compute="_compute_delivery_count")
     log_ids = fields.One2many("bj.api.log", "config_id", "Logs")
@@ -202,6 +204,17 @@ class BjApiSyncConfig(models.Model):
         counts = dict(self.env["bj.api.delivery"]._read_group(domain, ["config_id"], ["__count"]))
         for config in self:
             config.delivery_count = counts.get(config, 0)
+
+    @api.depends("push_state")
+    def _compute_push_progress(self):
+        for config in self:
+            state = config.push_state or {}
+            if "last_id" in state:
+                config.push_progress = self.env._("First run: %(count)s records queued", count=state["count"])
+            else:
+                config.push_progress = state and self.env._(
+                    "Queued all changes until %(since)s (UTC)", since=state["since"][:19]
+                )
 
     @api.depends("request_type")
     def _compute_authorization_types(self):
@@ -490,6 +503,22 @@ class BjApiSyncConfig(models.Model):
         context = {"search_default_open": self.delivery_count > 0, "default_config_id": self.id}
         return action | {"domain": [("config_id", "=", self.id)], "context": context}
 
+    def action_create_trigger(self):
+        """Ask what is to start the requests, and set that up."""
+        self.ensure_one()
+        return {
+            "type": "ir.actions.act_window",
+            "name": self.env._("Create Trigger"),
+            "res_model": "bj.api.sync.trigger",
+            "view_mode": "form",
+            "target": "new",
+            "context": {"default_config_id": self.id, "default_kind": self.trigger_action_model or "base.automation"},
+        }
+
+    def action_push_again(self):
+        """Have the scheduled push send everything once more."""
+        self.push_state = False
+
     def action_pause(self):
         """Let deliveries wait."""
         self.is_paused = True
@@ -540,8 +569,8 @@ class BjApiSyncConfig(models.Model):
         :rtype: set[str]
         """
         self.ensure_one()
-        common = {"none", "basic", "bearer", "header"}
-        return common | {"odoo", "hmac"} if self.request_type == "in" else common
+        common = {"none", "basic", "bearer", "header", "hmac"}
+        return common | {"odoo"} if self.request_type == "in" else common
 
     # ------------------------------------------------------------------
     # Outbound

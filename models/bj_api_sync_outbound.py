@@ -181,15 +181,6 @@ class BjApiSyncOutbound(models.AbstractModel):
         )
 
     @api.model
-    def _search_records(self, config):
-        """Return all records in the filter domain of a configuration.
-
-        :rtype: odoo.models.BaseModel
-        """
-        records = self._run_as(config, self.env[config.sudo().model_name])
-        return records.search(config.with_env(records.env).sudo()._get_domain())
-
-    @api.model
     def _test_connection(self, config):
         """Reach the other system without data: HEAD, or GET where it does not know HEAD.
 

@@ -69,7 +69,8 @@ class IrActionsServer(models.Model):
         if rule := self.base_automation_id:
             return self._queue_for_rule(config, rule, records)
         if not records and self.usage == "ir_cron":
-            records = self.env["bj.api.sync.outbound"]._search_records(config)
+            self.env["bj.api.sync.push"]._enqueue_changes(config)
+            return False
         queued = sum(config._enqueue(records).mapped("record_count"))
         return {
             "type": "ir.actions.client",

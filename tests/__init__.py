@@ -21,5 +21,6 @@ from . import test_secret
 from . import test_security_config
 from . import test_server_action
 from . import test_signature
+from . import test_triggers
 from . import test_views
 from . import test_xml

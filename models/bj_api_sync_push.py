@@ -1,0 +1,119 @@
+from datetime import datetime
+
+from psycopg2.extras import Json
+
+from odoo import api, models
+from odoo.tools import SQL
+
+#: records that are queued, and committed, together
+PAGE = 1000
+
+
+class BjApiSyncPush(models.AbstractModel):
+    """The scheduled push: everything at first, then what changed since.
+
+    ``write_date`` is when the transaction of a change began, not when it was committed. What began before we looked
+    and was committed after is not missed because the next run begins where the oldest transaction began that was
+    still open; what was queued already in that overlap is remembered.
+
+    The state, kept on the configuration: ``since`` (ISO 8601), ``seen`` (record id -> ``write_date``, as queued in
+    the overlap), and during the first run ``last_id`` and ``count``.
+    """
+
+    _name = "bj.api.sync.push"
+    _description = "API Scheduled Push"
+
+    @api.model
+    def _enqueue_changes(self, config):
+        """Queue what changed since the last run, page by page; each is committed with the place it reached.
+
+        :param config: an outbound configuration
+        """
+        state, model = config.push_state, self.env[config.model_name].sudo()
+        if not model._log_access:
+            config._enqueue(model.with_context(active_test=False).search([]).ids)
+            return
+        horizon = self._get_horizon()
+        self._commit(0, 0)  # what we see from here on has all that was committed before we looked at the clock
+        if not state:
+            state = {"since": horizon.isoformat(), "last_id": 0, "count": 0, "seen": {}}
+        if "last_id" in state:
+            state = self._enqueue_all(config, model, state)
+        self._enqueue_since(config, model, state, horizon)
+
+    @api.model
+    def _get_horizon(self):
+        """Return the time from which on changes may still be committed that nobody sees yet.
+
+        :rtype: datetime.datetime
+        """
+        self.env.cr.execute(
+            "SELECT least(min(xact_start), now()) AT TIME ZONE 'UTC' FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return self.env.cr.fetchone()[0]
+
+    @api.model
+    def _enqueue_all(self, config, model, state):
+        """The first run: all records, by id. Stopped, it goes on where it was."""
+        while rows := self._fetch(model, SQL("id > %s", state["last_id"]), SQL("id")):
+            _new, seen = self._skip_seen(rows, state)
+            config._enqueue([record_id for record_id, _date in rows], "create")
+            state = dict(state, last_id=rows[-1][0], count=state["count"] + len(rows), seen=seen)
+            self._keep(config, state, len(rows), len(rows) == PAGE)
+        return {"since": state["since"], "seen": state["seen"]}
+
+    @api.model
+    def _enqueue_since(self, config, model, state, horizon):
+        place = (datetime.fromisoformat(state["since"]), 0)
+        while rows := self._fetch(model, SQL("(write_date, id) > %s", place), SQL("write_date, id")):
+            record_id, date = rows[-1]
+            place = (date, record_id)
+            new, seen = self._skip_seen(rows, state)
+            if new:
+                config._enqueue(new)
+            state = dict(state, seen=seen)
+            self._keep(config, state, len(new), len(rows) == PAGE)
+        floor = horizon.isoformat()
+        seen = {key: date for key, date in state["seen"].items() if date >= floor}
+        self._keep(config, {"since": floor, "seen": seen}, 0, 0)
+
+    @api.model
+    def _skip_seen(self, rows, state):
+        """Tell which records were not queued as they are now, and remember those that may come again.
+
+        :param rows: id and date of records
+        :rtype: tuple[list[int], dict[str, str]]
+        """
+        dates, seen = {str(record_id): date.isoformat() for record_id, date in rows}, state["seen"]
+        new = [int(key) for key, date in dates.items() if seen.get(key) != date]
+        return new, seen | {key: date for key, date in dates.items() if date >= state["since"]}
+
+    @api.model
+    def _fetch(self, model, place, order):
+        """Return id and date of a page of records: to the microsecond, which domains do not know."""
+        model.flush_model(["write_date"])
+        table = SQL.identifier(model._table)
+        query = "SELECT id, coalesce(write_date, create_date, 'epoch') FROM %s WHERE %s ORDER BY %s LIMIT %s"
+        self.env.cr.execute(SQL(query, table, place, order, PAGE))
+        return self.env.cr.fetchall()
+
+    @api.model
+    def _keep(self, config, state, done, left):
+        """Commit what was queued with the place that was reached, and show the progress."""
+        config.flush_recordset()
+        self.env.cr.execute(
+            SQL(
+                "UPDATE bj_api_sync_config SET push_state = %s WHERE id = %s",
+                Json(state),
+                config.id,
+            )
+        )
+        config.invalidate_recordset(["push_state"])
+        self._commit(done, int(left))
+
+    @api.model
+    def _commit(self, done, left):
+        """Commit, in a scheduled action; run in any other way all of it is one transaction."""
+        if self.env.context.get("ir_cron_progress_id"):
+            self.env["ir.cron"]._commit_progress(done, remaining=left)

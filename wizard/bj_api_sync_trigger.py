@@ -1,0 +1,110 @@
+from odoo import api, fields, models
+from odoo.exceptions import UserError
+from odoo.fields import Command
+
+
+class BjApiSyncTrigger(models.TransientModel):
+    """Makes what starts the requests of an outbound configuration, and links it."""
+
+    _name = "bj.api.sync.trigger"
+    _description = "Create API Trigger"
+
+    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade")
+    model_id = fields.Many2one(related="config_id.model_id")
+    model_name = fields.Char(related="config_id.model_name")
+    kind = fields.Selection(
+        [
+            ("base.automation", "Automation Rule"),
+            ("ir.cron", "Scheduled Action"),
+            ("ir.actions.server", "Server Action"),
+        ],
+        "What Starts It",
+        required=True,
+        default="base.automation",
+    )
+    trigger = fields.Selection(
+        [
+            ("on_create_or_write", "Created or changed"),
+            ("on_unlink", "Deleted"),
+            ("on_archive", "Archived"),
+            ("on_unarchive", "Unarchived"),
+        ],
+        "When a Record Is",
+        compute="_compute_trigger",
+        store=True,
+        readonly=False,
+    )
+    field_ids = fields.Many2many(
+        "ir.model.fields",
+        string="Watched Fields",
+        compute="_compute_trigger",
+        store=True,
+        readonly=False,
+        domain="[('model_id', '=', model_id), ('store', '=', True)]",
+        help="A change of any of these is sent. Empty: any change, also of what Odoo computes.",
+    )
+    before_domain = fields.Char("Before the Change", default="[]")
+    after_domain = fields.Char("After the Change", default="[]")
+    interval_number = fields.Integer("Every", default=1)
+    interval_type = fields.Selection(
+        [("minutes", "Minutes"), ("hours", "Hours"), ("days", "Days")], "Interval Unit", default="hours"
+    )
+    add_to_menu = fields.Boolean("In the Action Menu", default=True)
+
+    @api.depends("config_id")
+    def _compute_trigger(self):
+        """Deletions are told by DELETE; changes are those of the fields that are sent."""
+        for wizard in self:
+            config = wizard.config_id
+            wizard.trigger = "on_unlink" if config.http_method_ids.name == "DELETE" else "on_create_or_write"
+            wizard.field_ids = config.line_ids.field_id.filtered("store")
+
+    def action_create(self):
+        """Make the trigger and open it."""
+        self.ensure_one()
+        self.config_id.check_access("write")
+        if self.config_id.request_type != "out":
+            raise UserError(
+                self.env._("%(config)s is an inbound configuration: it cannot send.", config=self.config_id.name)
+            )
+        # managers may not be the administrators who edit automation: all they get is this one action
+        wizard = self.sudo()
+        trigger = getattr(wizard, f"_create_{self.kind.replace('.', '_')}")()
+        wizard.config_id.write({"trigger_action_model": self.kind, "trigger_action": trigger.id})
+        return {"type": "ir.actions.act_window", "res_model": trigger._name, "res_id": trigger.id, "view_mode": "form"}
+
+    def _prepare_action(self):
+        name = self.env._("Push to %(config)s", config=self.config_id.name)
+        return {
+            "name": name,
+            "model_id": self.model_id.id,
+            "state": "bj_api_sync",
+            "bj_api_sync_config_id": self.config_id.id,
+        }
+
+    def _create_ir_actions_server(self):
+        action = self.env["ir.actions.server"].create(self._prepare_action())
+        if self.add_to_menu:
+            action.create_action()
+        return action
+
+    def _create_ir_cron(self):
+        interval = {"interval_number": self.interval_number, "interval_type": self.interval_type}
+        root = self.env.ref("base.user_root")
+        return self.env["ir.cron"].create(self._prepare_action() | interval | {"user_id": root.id})
+
+    def _create_base_automation(self):
+        values = {"name": self._prepare_action()["name"], "model_id": self.model_id.id, "trigger": self.trigger}
+        if self.trigger == "on_create_or_write":
+            values |= {
+                "trigger_field_ids": [Command.set(self.field_ids.ids)],
+                "filter_pre_domain": self.before_domain,
+                "filter_domain": self.after_domain,
+            }
+        elif self.trigger == "on_unlink":
+            values["filter_domain"] = self.after_domain
+        rule = self.env["base.automation"].create(values)
+        self.env["ir.actions.server"].create(
+            self._prepare_action() | {"base_automation_id": rule.id, "usage": "base_automation"}
+        )
+        return rule
