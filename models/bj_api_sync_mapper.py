@@ -108,7 +108,7 @@ class BjApiSyncMapper(models.AbstractModel):
         :raises BadPayload: if a script fails
         """
         mapper = self.with_env(records.env)
-        query = records._search([("id", "in", records.ids)], active_test=False)
+        query = records.env["bj.api.sync.query"]._search_ids(records.browse(), records.ids)
         ids, objects = mapper._read(plan, query)
         by_id = dict(zip(ids, objects, strict=True))
         if any(record_id not in by_id for record_id in records._ids):

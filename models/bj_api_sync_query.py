@@ -15,8 +15,8 @@ STABLE_OPERATORS = frozenset(
 class BjApiSyncQuery(models.AbstractModel):
     """The queries of a configuration: filter domain, record rules and what the request asks for.
 
-    Compiling filter domain and record rules costs more than running the query. Their SQL is kept per configuration,
-    user, companies and language where it depends on nothing else but what drops Odoo's own cache of record rules.
+    Compiling filter domain and record rules costs more than running the query. Their SQL is kept per model, filter
+    domain, user, companies and language, where it depends on nothing else but what drops Odoo's cache of record rules.
     """
 
     _name = "bj.api.sync.query"
@@ -31,11 +31,33 @@ class BjApiSyncQuery(models.AbstractModel):
         :raises AccessError: if the user may not read the model
         """
         model = self.env[plan.model]
-        conditions = self._get_conditions(plan.config_id, plan.model, plan.filter_domain)
+        conditions = self._get_conditions(plan.model, plan.filter_domain)
         active_name = model._active_name
         if conditions is None or any(leaf.field_expr == active_name for leaf in domain.iter_conditions()):
             domain &= self._get_domain(plan.filter_domain)
             return model._search(domain, offset=offset or 0, limit=limit, order=order)
+        query = self._make_query(model, conditions, domain)
+        if order and not query.is_empty():
+            query.order = model._order_to_sql(order, query)
+        query.limit, query.offset = limit, offset
+        return query
+
+    def _search_ids(self, model, ids):
+        """Search records by id, archived ones too, as far as the current user may read them.
+
+        :param model: a recordset of the model
+        :param ids: ids
+        :type ids: Collection[int]
+        :rtype: odoo.tools.Query
+        :raises AccessError: if the user may not read the model
+        """
+        domain = Domain("id", "in", list(ids))
+        conditions = self._get_conditions(model._name, "[]", False)
+        if conditions is None:
+            return model._search(domain, active_test=False)
+        return self._make_query(model, conditions, domain)
+
+    def _make_query(self, model, conditions, domain):
         model.browse().check_access("read")
         domain = domain.optimize_full(model)
         if domain.is_false():
@@ -45,9 +67,6 @@ class BjApiSyncQuery(models.AbstractModel):
             query.add_where(condition)
         if not domain.is_true():
             query.add_where(domain._to_sql(model, model._table, query))
-        if order:
-            query.order = model._order_to_sql(order, query)
-        query.limit, query.offset = limit, offset
         return query
 
     def _get_domain(self, filter_domain):
@@ -58,10 +77,12 @@ class BjApiSyncQuery(models.AbstractModel):
         "self.env.su",
         "self.env.lang",
         "tuple(self.env['ir.rule']._compute_domain_context_values())",
-        "config_id",
+        "model_name",
+        "filter_domain",
+        "active_test",
     )
-    def _get_conditions(self, config_id, model_name, filter_domain):
-        """Compile the filter domain and the record rules, if the outcome can be kept.
+    def _get_conditions(self, model_name, filter_domain, active_test=True):
+        """Compile a filter domain and the record rules, if the outcome can be kept.
 
         :return: SQL conditions, None if they may change without this cache being dropped
         :rtype: tuple[odoo.tools.SQL] | None
@@ -74,7 +95,7 @@ class BjApiSyncQuery(models.AbstractModel):
         leaves = [*domain.iter_conditions(), *rules.iter_conditions()]
         if not all(_is_stable(model, leaf) for leaf in leaves):
             return None
-        query = model._search(domain)
+        query = model._search(domain, active_test=active_test)
         if query.is_empty() or query.from_clause.code != model._as_query(ordered=False).from_clause.code:
             return None
         return tuple(query._where_clauses)

@@ -236,7 +236,7 @@ class BjApiSyncValueRelational(models.AbstractModel):
         ids = {record_id for value in values for record_id in (value if many else (value,)) if record_id}
         by_id = {}
         if ids and related.has_access("read"):
-            query = related._search([("id", "in", list(ids))], active_test=False)
+            query = self.env["bj.api.sync.query"]._search_ids(related, ids)
             found, column = self._read_related(line, query)
             by_id = dict(zip(found, column, strict=True))
         if many:

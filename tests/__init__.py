@@ -24,3 +24,4 @@ from . import test_signature
 from . import test_triggers
 from . import test_views
 from . import test_xml
+from . import test_query

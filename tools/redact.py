@@ -185,7 +185,7 @@ def _mask(data, secrets):
                 data = data.replace(secret, _MASK)
             else:  # "api" may be a login, but it is no secret within "capital"
                 data = re.sub(rb"(?<!\w)%s(?!\w)" % re.escape(secret), _MASK, data)
-    if b"@" in data:
+    if b"@" in data and (b"//" in data or b"/\\/" in data):
         data = _USERINFO.sub(rb"\1" + _MASK + b"@", data)
     folded = data.translate(_FOLD, b"-_. ")
     if any(hint in folded and any(part in folded for part in parts) for hint, parts in _PARTS_BY_HINT.items()):
