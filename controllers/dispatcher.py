@@ -255,6 +255,8 @@ class BjApiSyncDispatcher(Dispatcher):
 
     def _get_allowed(self):
         methods = self.endpoint.methods
+        if self.request.params.get("record_ref"):  # nothing is created below a record
+            methods = [method for method in methods if method != "POST"]
         return [*methods, *(("HEAD",) if "GET" in methods else ()), "OPTIONS"]
 
     def _parse_body(self):

@@ -362,6 +362,12 @@ class TestInbound(ApiHttpCase):
         self.assertEqual(response.headers["Allow"], "GET, HEAD, OPTIONS")
         self.assert_answer(self.call("TRACE", "/people"), 405)
 
+    def test_nothing_is_created_below_a_record(self):
+        response = self.call("POST", f"/people/{self.ann.id}", self.item("T-3"))
+        self.assert_answer(response, 405)
+        self.assertEqual(response.headers["Allow"], "GET, PUT, PATCH, DELETE, HEAD, OPTIONS")
+        self.assertFalse(self.env["res.partner"].search([("ref", "=", "T-3")]))
+
     def test_request_id(self):
         response = self.call("GET", "/people", headers={"X-Request-ID": "abc-1"})
         self.assertEqual(response.headers["X-Request-ID"], "abc-1")
