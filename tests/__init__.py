@@ -25,3 +25,4 @@ from . import test_triggers
 from . import test_views
 from . import test_xml
 from . import test_query
+from . import test_concurrency
