@@ -132,7 +132,7 @@ class TestEncryptedChar(KeyMixin, ApiCase):
     def column(self, name, record=None):
         record = record or self.record
         record.flush_recordset()
-        self.env.cr.execute(f"SELECT {name} FROM {record._table} WHERE id = %s", [record.id])  # noqa: S608
+        self.env.cr.execute(f"SELECT {name} FROM {record._table} WHERE id = %s", [record.id])
         return self.env.cr.fetchone()[0]
 
     def forget_key(self):
