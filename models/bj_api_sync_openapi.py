@@ -541,7 +541,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
             json_schema.place(root, line.path, schema, required=line.id in needed)
         if writing and plan.strict:
             root["properties"].setdefault("id", {"readOnly": True})
-            root["additionalProperties"] = False
+            json_schema.close(root)
         return root
 
     def _get_needed(self, plan, model):
@@ -600,7 +600,10 @@ class BjApiSyncOpenapi(models.AbstractModel):
     def _get_shared_params(self):
         """Return the headers of requests: name -> what it means, and its schema."""
         return {
-            "X-Request-ID": (self.env._("The name of the request in the logs; made up if it is missing."), REQUEST_ID),
+            "X-Request-ID": (
+                self.env._("The name of the request in the logs; made up if it is missing or malformed."),
+                REQUEST_ID,
+            ),
             "Idempotency-Key": (
                 self.env._("The same request with the same key is done once, and answered again for 24 hours."),
                 TEXT | {"minLength": 1, "maxLength": 255},

@@ -169,6 +169,7 @@ class TestOpenapi(ApiHttpCase):
         self.people.strict_keys = True
         created = self.document()["components"]["schemas"]["people.create"]
         self.assertIs(created["additionalProperties"], False)
+        self.assertIs(created["properties"]["address"]["additionalProperties"], False)
         self.assertEqual(created["properties"]["changed"]["readOnly"], True)
 
     def test_required(self):

@@ -73,6 +73,17 @@ def place(root, path, schema, required=False):
         root = properties.setdefault(part, {"type": "object"} if depth < len(path) - 1 else schema)
 
 
+def close(schema):
+    """Let an object, and those that its dotted keys make, have no other keys.
+
+    :param dict schema: the JSON Schema of an object; it is changed
+    """
+    schema["additionalProperties"] = False
+    for part in schema["properties"].values():
+        if "properties" in part:
+            close(part)
+
+
 def example(schema, schemas, writing=False):
     """Make up a value that a schema describes.
 
