@@ -311,8 +311,9 @@ class BjApiSyncConfig(models.Model):
                         )
                     )
 
-    @api.constrains("authorization_type", "request_type", "endpoint", *AUTHORIZATION_FIELDS)
+    @api.constrains("active", "authorization_type", "request_type", "endpoint", *AUTHORIZATION_FIELDS)
     def _check_authorization(self):
+        self.header_ids._check_header()
         for config in self.sudo():
             if config.authorization_type not in config._get_authorization_types():
                 raise ValidationError(
@@ -326,7 +327,7 @@ class BjApiSyncConfig(models.Model):
                         ],
                     )
                 )
-            if config.request_type == "in" and not config.endpoint:
+            if not config.active or (config.request_type == "in" and not config.endpoint):
                 continue
             for fname in REQUIRED_BY_AUTHORIZATION.get(config.authorization_type, ()):
                 if not config[fname]:
@@ -456,8 +457,11 @@ class BjApiSyncConfig(models.Model):
         return super(BjApiSyncConfig, records).write(self._prepare_values(vals))
 
     def copy_data(self, default=None):
+        default = dict(default or {})
+        # secrets are not copied: until somebody fills them in, a copy must not run
+        default.setdefault("active", False)
         vals_list = super().copy_data(default)
-        if default and "name" in default:
+        if "name" in default:
             return vals_list
         return [
             dict(vals, name=self.env._("%s (copy)", config.name)) for config, vals in zip(self, vals_list, strict=True)

@@ -52,7 +52,8 @@ class BjApiSyncHeader(models.Model):
                 raise ValidationError(
                     self.env._("The value of the header %(key)s has characters no header can carry.", key=header.key)
                 )
-            if header.config_id.request_type == "in" and header.purpose == "require" and not header.value:
+            config = header.config_id
+            if config.active and config.request_type == "in" and header.purpose == "require" and not header.value:
                 raise ValidationError(
                     self.env._("The header %(key)s is required of the request: fill in its value.", key=header.key)
                 )

@@ -338,3 +338,20 @@ class TestConfig(ApiCase):
     def test_http_methods(self):
         names = self.env["bj.http.method"].search([]).mapped("name")
         self.assertEqual(names, ["GET", "POST", "PUT", "PATCH", "DELETE"])
+
+    def test_copy_is_archived(self):
+        """A copy has no secrets, and so is archived until somebody fills them in."""
+        config = self.partner_config(
+            request_type="out",
+            endpoint=False,
+            http_method_ids=self.methods("POST"),
+            request_url="https://example.com/",
+            header_ids=[Command.create({"key": "X-Key", "value": "secret"})],
+        )
+        copy = config.copy()
+        self.assertEqual((copy.active, copy.bearer_token, copy.name), (False, False, "Partners (copy)"))
+        self.assertEqual(len(copy.line_ids), len(config.line_ids))
+        with self.refused("fill in Bearer Token"):
+            copy.active = True
+        copy.write({"bearer_token": "new", "active": True})
+        self.assertTrue(copy.active)
