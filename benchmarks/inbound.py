@@ -242,8 +242,9 @@ def make_values(number):
 
 def some_refs(number):
     """Name existing partners, other ones each time as long as there are."""
-    start = next(serial) * number % PARTNERS
-    return [f"P{(start + place) % PARTNERS:06}" for place in range(number)]
+    count = len(known) or SEEDED
+    start = next(serial) * number % count
+    return [f"P{(start + place) % count:06}" for place in range(number)]
 
 
 known = {}  # the existing partners: identifier -> values
