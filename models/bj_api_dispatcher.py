@@ -122,7 +122,7 @@ class BjApiDispatcher(models.AbstractModel):
     @api.model
     def _run(self):
         """Send what is due until nothing is, or until the time of a scheduled action is over."""
-        run = _Run(self.env["bj.api.sync.client"], self.env["bj.api.log"]._get_number(CONNECTIONS, 8))
+        run = _Run(self.env["bj.api.sync.client"], self.env["bj.api.log"]._get_number(CONNECTIONS, 10))
         wait = None
         while True:
             wait = self._claim(run)
