@@ -157,7 +157,7 @@ class TestSignedWebhook(ApiHttpCase):
         self.assert_answer(self.send(headers), 409)
 
     def test_same_message_for_two_endpoints(self):
-        other = self.hook.copy({"endpoint": "hook2", "signing_secret": SECRET})
+        other = self.hook.copy({"endpoint": "hook2", "signing_secret": SECRET, "active": True})
         headers = self.signed() | {"Content-Type": "application/json"}
         self.assert_answer(self.send(headers), 201)
         self.assert_answer(
