@@ -128,6 +128,7 @@ class BjApiSyncDispatcher(Dispatcher):
             raise NotAcceptable(self.request.env._("Only %s can be answered.", f"{JSON}, {XML}"))
         self.payload = self._parse_body()
         self.idempotency_key = self._get_idempotency_key()
+        self.operation = self._get_operation(args.get("record_ref", ""))
         if self.method in SAFE_METHODS or self.dry_run:
             answer = self._dispatch(endpoint)
             response = self._respond_conditionally(answer)
@@ -147,8 +148,7 @@ class BjApiSyncDispatcher(Dispatcher):
         :rtype: tuple[Response, Answer]
         """
         env, config_id, key = self.request.env, self.endpoint.config_id, self.idempotency_key
-        operation = self._get_operation(self.request.params.get("record_ref", ""))
-        identifiers = env["bj.api.sync.inbound"]._get_identifiers(self.endpoint, operation)
+        identifiers = env["bj.api.sync.inbound"]._get_identifiers(self.endpoint, self.operation)
         stored = key and env["bj.api.idempotency.key"]._begin(config_id, key, self.fingerprint)
         if stored:
             status, headers, body = stored
@@ -172,15 +172,14 @@ class BjApiSyncDispatcher(Dispatcher):
                 self.endpoint.config_id, self.key_begun, self.fingerprint, response.status_code, headers, body
             )
 
-    def serve(self, record_ref):
+    def serve(self):
         """Do what the request asks for; a dry run on a cursor that is never committed.
 
         A savepoint would not do for a dry run: what is to be done after a commit survives its rollback.
 
-        :param str record_ref: the last part of the path
         :rtype: Answer
         """
-        env, operation = self.request.env, self._get_operation(record_ref)
+        env, operation = self.request.env, self.operation
         if not self.dry_run:
             return env["bj.api.sync.inbound"]._handle(self.endpoint, operation)
         cr = env.registry.cursor()

@@ -23,4 +23,4 @@ class BjApiSyncConfigController(Controller):
 
         No ``methods`` are declared: Odoo would answer others itself, and not as JSON.
         """
-        return request.dispatcher.serve(record_ref)
+        return request.dispatcher.serve()

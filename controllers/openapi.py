@@ -12,6 +12,9 @@ PAGE_POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 
+#: both answer everybody, with what they may see
+ROUTING = {"type": "http", "auth": "public", "methods": ["GET"], "readonly": True, "save_session": False}
+
 
 class BjApiSyncOpenapiController(Controller):
     """The description of the endpoints, for machines and for people.
@@ -54,26 +57,12 @@ class BjApiSyncOpenapiController(Controller):
         response.add_etag()
         return response.make_conditional(request.httprequest)
 
-    @route(
-        [f"{prefix}/openapi.json" for prefix in PREFIXES],
-        type="http",
-        auth="public",
-        methods=["GET"],
-        readonly=True,
-        save_session=False,
-    )
+    @route([f"{prefix}/openapi.json" for prefix in PREFIXES], **ROUTING)
     def openapi(self):
         """Answer the OpenAPI document."""
         return self._respond(self._get_text(), "application/json")
 
-    @route(
-        [f"{prefix}/docs" for prefix in PREFIXES],
-        type="http",
-        auth="public",
-        methods=["GET"],
-        readonly=True,
-        save_session=False,
-    )
+    @route([f"{prefix}/docs" for prefix in PREFIXES], **ROUTING)
     def docs(self):
         """Answer a page to read the description, and to try the endpoints."""
         values = self._get_page_values(json.loads(self._get_text()))
