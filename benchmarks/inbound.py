@@ -1,4 +1,4 @@
-"""Inbound requests against Odoo's own API and what one could write by hand: ./dev bench inbound [--quick]
+"""Inbound requests against Odoo's own API and what one could write by hand: ./dev bench inbound [--quick] [operation …]
 
 All peers are served by one Odoo with two workers from one database. They take turns in every round, so that a
 slower moment of the machine hits all alike. What is told are medians, and ratios to JSON-2.
@@ -470,6 +470,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds, below a minute; writes no file")
     parser.add_argument("--without-fastapi", action="store_true", help="its addons cost every request a query")
+    parser.add_argument("operations", nargs="*", help="only those whose title has one of these words; writes no file")
     arguments = parser.parse_args()
     fastapi = None if arguments.without_fastapi else install_fastapi()
     addons = [ROOT / "addons", *([fastapi / "odoo/addons"] if fastapi else [])]
@@ -480,10 +481,13 @@ def main():
         script = f"SEEDED, FIELDS = {SEEDED}, {FIELDS}\n{SEED}"
         key = home.odoo("--no-http", command=["shell"], script=script).split("KEY ")[1].split()[0]
         with home.serve("--workers", 2) as port, contextlib.closing(connect(home.database)) as connection:
-            report(home, port, connection.cursor(), key, bool(fastapi), arguments.quick)
+            report(home, port, connection.cursor(), key, bool(fastapi), arguments.quick, arguments.operations)
 
 
-def report(home, port, cursor, key, has_fastapi, quick):
+def report(home, port, cursor, key, has_fastapi, quick, wanted):
+    def is_wanted(title):
+        return not wanted or any(word in title for word in wanted)
+
     client = Client(port, home.database)
     client.database = home.database
     peers = {
@@ -508,18 +512,21 @@ def report(home, port, cursor, key, has_fastapi, quick):
             peer.list(), peer.one("P000001")
     rows, rows_used, spreads, processor = [], [], [], Processor(home, cursor)
     for title, names, rounds, seconds, at_most, prepare, work in OPERATIONS:
+        if not is_wanted(title):
+            continue
         say(f"measuring: {title}")
         chosen = {name: peers[name] for name in names if name in peers}
         times, used = measure(chosen, rounds, seconds / 10 if quick else seconds, processor, prepare, work)
         rows.append(make_row(title, at_most, times))
         rows_used.append(make_row(title, at_most, used))
         spreads += map(spread, times.values())
-    say("measuring: 4 clients")
-    chosen = {name: peers[name] for name in READ_PEERS if name in peers}
-    rates, used = measure_throughput(chosen, *((2, 0.5) if quick else (4, 1)), processor)
-    rows.append(make_row("list 100, 4 clients: per second", "at least 2.8", rates, "{:.0f} ±{:.0f} %"))
-    rows_used.append(make_row("list 100, 4 clients", "", used))
-    paging = page_deep(home, cursor, peers, 5 if quick else 25)
+    if is_wanted("4 clients"):
+        say("measuring: 4 clients")
+        chosen = {name: peers[name] for name in READ_PEERS if name in peers}
+        rates, used = measure_throughput(chosen, *((2, 0.5) if quick else (4, 1)), processor)
+        rows.append(make_row("list 100, 4 clients: per second", "at least 2.8", rates, "{:.0f} ±{:.0f} %"))
+        rows_used.append(make_row("list 100, 4 clients", "", used))
+    paging = page_deep(home, cursor, peers, 5 if quick else 25) if is_wanted("paging") else ""
     text = f"""# Inbound requests compared
 
 JSON-2 in milliseconds, the others as multiples of it; 4 clients in requests per second and multiples of it.
@@ -538,13 +545,13 @@ Deep paging over {PAGED:,} records, milliseconds:
 {paging}
 
 {get_facts(cursor)}
-- Half the distance of the quartiles is {statistics.median(spreads):.0f} % of the median in the typical cell, and
-  {max(spreads):.0f} % in the noisiest one.
+- Half the distance of the quartiles is {statistics.median(spreads or [0]):.0f} % of the median in the typical cell, and
+  {max(spreads, default=0):.0f} % in the noisiest one.
 - {PARTNERS:,} partners, two workers, one client but where said, `X-Odoo-Database` sent by all, logging of ours at its
   default. JSON-2, `/jsonrpc` and fastapi check the same API key, the two controllers none.
 """
     print(f"\n{text}")
-    if not quick:
+    if not quick and not wanted:
         Path(RESULTS).write_text(text)
         say(f"wrote {RESULTS.relative_to(ROOT.parent)}")
 

@@ -21,7 +21,7 @@ from addons.bj_bench_peers.operations import FIELDS
 from inbound import PARTNERS, SEED, SEEDED, grow, load, make_half, make_values, some_refs
 
 INBOUND, MAPPER = "bj.api.sync.inbound", "bj.api.sync.mapper"
-# Not _fetch_query: the mapper looks whether somebody overrides it.
+# Not _fetch_query and _search of the model: the engine looks whether somebody overrides them.
 #: (stage, module or model or class, names of functions)
 STAGES = [
     ("Odoo: session", "odoo.http:Request", ["_get_session_and_dbname"]),
@@ -40,7 +40,7 @@ STAGES = [
     ("operation", INBOUND, ["_handle"]),
     ("parameters, domain, order", INBOUND, ["_get_window", "_get_order", "_get_params_domain", "_get_terms"]),
     ("parameters, domain, order", MAPPER, ["_get_domain"]),
-    ("ORM: search", "res.partner", ["_search"]),
+    ("search", "bj.api.sync.query", ["_search", "_search_ids"]),
     ("ORM: fetch", "res.partner", ["fetch"]),
     ("ORM: create", "res.partner", ["create"]),
     ("ORM: write", "res.partner", ["write"]),

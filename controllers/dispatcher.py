@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+import orjson
 import psycopg2
 from psycopg2 import DataError, IntegrityError
 from werkzeug.exceptions import (
@@ -458,7 +459,10 @@ def _get_etag(data):
 
 
 def _dump(body):
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # half of a surrogate pair, an integer of more than 64 bits, a key that is no text
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
 def _parse_json(data):

@@ -27,6 +27,8 @@ RETENTION_DAYS = "bj_api_sync.log_retention_days"
 HARMLESS_HEADERS = re.compile(
     r"(accept|content)(-.*)?|cache-control|host|origin|prefer|referer|user-agent|x-requested-with", re.I
 )
+#: the most of the answer to a successful read that is kept, in bytes: the whole is in the database anyway
+READ_LIMIT = 8 * 1024
 #: a body above this size is cut at once, lest the queue of logs takes too much memory
 LARGE = 1024 * 1024
 
@@ -139,8 +141,9 @@ class BjApiLog(models.Model):
     def _record(self, values, log_policy=None, secrets=None):
         """Log an exchange in the current transaction: with its writes, or not at all.
 
-        Bodies may be bytes, text or JSON values, headers a mapping, pairs or text. Besides the fields,
-        ``request_content_type`` and ``response_content_type`` may be given.
+        Only the logs of errors go through the ORM, so that automation rules can be about them: it would double
+        the time of the others. Bodies may be bytes, text or JSON values, headers a mapping, pairs or text. Besides
+        the fields, ``request_content_type`` and ``response_content_type`` may be given.
 
         :param dict values: values of the fields
         :param str log_policy: ``all``, ``errors`` or ``none``; by default that of the configuration
@@ -149,7 +152,8 @@ class BjApiLog(models.Model):
         """
         if not self._is_wanted(values, log_policy):
             return self.browse()
-        return self.sudo().create([self._prepare_values(values, secrets)])
+        values = self._prepare_values(values, secrets)
+        return self.sudo().create([values]) if values["status"] == "error" else self._insert([values])
 
     @api.model
     def _record_own_cursor(self, values, log_policy=None, secrets=None):
@@ -226,17 +230,33 @@ class BjApiLog(models.Model):
                     known[config_id] = logs._get_literals(config_id)
                 values = logs._prepare_values(values, known[config_id] if secrets is None else secrets)  # noqa: PLW2901
             rows.append(values)
-        if not rows:
-            return
-        stored = [field for field in logs._fields.values() if field.store and field.column_type and field.name != "id"]
-        for field in stored:
-            if field.type == "many2one":
+        for field in logs._fields.values():
+            if rows and field.store and field.type == "many2one":
                 logs._drop_gone(field, rows)
-        columns = SQL(", ").join(SQL.identifier(field.name) for field in stored)
-        tuples = (tuple(field.convert_to_column_insert(row.get(field.name), logs) for field in stored) for row in rows)
-        logs.env.cr.execute(
-            SQL("INSERT INTO %s (%s) VALUES %s", SQL.identifier(logs._table), columns, SQL(", ").join(tuples))
+        logs._insert(rows)
+
+    @api.model
+    def _insert(self, rows):
+        """Insert logs with one statement, past the ORM.
+
+        :param list[Masked] rows: their values
+        :return: the logs
+        """
+        if not rows:
+            return self.browse()
+        names = dict.fromkeys(name for row in rows for name in row)
+        stored = [self._fields[name] for name in names]
+        columns = SQL(", ").join(SQL.identifier(name) for name in names)
+        tuples = (tuple(field.convert_to_column_insert(row.get(field.name), self) for field in stored) for row in rows)
+        self.env.cr.execute(
+            SQL(
+                "INSERT INTO %s (%s) VALUES %s RETURNING id",
+                SQL.identifier(self._table),
+                columns,
+                SQL(", ").join(tuples),
+            )
         )
+        return self.browse(row[0] for row in self.env.cr.fetchall())
 
     @api.model
     def _drop_gone(self, field, rows):
@@ -262,6 +282,8 @@ class BjApiLog(models.Model):
         config = self._get_config_data(values.get("config_id") or 0)
         secrets = self._get_literals(values.get("config_id") or 0) if secrets is None else redact.literals(secrets)
         limit = self._get_number(BODY_LIMIT, redact.LIMIT)
+        if values.get("direction") == "in" and values.get("method") == "GET" and values["status"] == "success":
+            limit = min(limit, READ_LIMIT)
         for part in ("request", "response"):
             headers, content_type = values.get(f"{part}_headers"), values.pop(f"{part}_content_type", "")
             if headers and not isinstance(headers, str):
@@ -275,6 +297,7 @@ class BjApiLog(models.Model):
         for fname in ("name", "url", "error_message", "trace_id", "remote_address", "method"):
             if values.get(fname):
                 values[fname] = redact.url(str(values[fname]), secrets)
+        values.setdefault("create_date", fields.Datetime.now())
         values.setdefault("user_id", self.env.uid)
         values.setdefault("company_id", config.company_id or self.env.company.id)
         return values
@@ -286,8 +309,7 @@ class BjApiLog(models.Model):
         :param int config_id: id of a configuration, or 0
         :rtype: odoo.addons.bj_api_sync.tools.redact.Literals
         """
-        secrets = json.loads(decrypt(self._get_config_data(config_id).secrets))
-        return redact.literals(tuple(secret) if isinstance(secret, list) else secret for secret in secrets)
+        return _read_literals(self._get_config_data(config_id).secrets)
 
     @api.model
     def _get_config_data(self, config_id):
@@ -339,6 +361,13 @@ class BjApiLog(models.Model):
         logs = self.search([("create_date", "<", limit)], limit=GC_UNLINK_LIMIT, order="create_date")
         logs.unlink()
         return len(logs), int(len(logs) == GC_UNLINK_LIMIT)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_literals(token):
+    """Decrypt what is masked; not kept longer than a few configurations are busy."""
+    secrets = json.loads(decrypt(token))
+    return redact.literals(tuple(secret) if isinstance(secret, list) else secret for secret in secrets)
 
 
 #: what a test's read-only cursor could not write

@@ -134,10 +134,9 @@ class BjApiSyncInbound(models.AbstractModel):
             return self._list(endpoint, plan, operation.args)
         self._check_params(operation.args, COMMON_PARAMS)
         query = self._query_one(endpoint, plan, operation.record_ref)
-        ids, objects = self.env["bj.api.sync.mapper"]._read(self._select(plan, operation.args), query)
+        ids, objects = self.env["bj.api.sync.mapper"]._read(self._select(plan, operation.args), query, with_id=True)
         self._check_one(ids, operation.record_ref)
-        data = {"id": ids[0]} | objects[0]
-        return Answer(200, {"status": "success", "data": data}, record_ids=ids, count=1)
+        return Answer(200, {"status": "success", "data": objects[0]}, record_ids=ids, count=1)
 
     def _do_post(self, endpoint, plan, operation):
         return self._write(endpoint, plan, operation, self._check_creatable)
@@ -177,10 +176,9 @@ class BjApiSyncInbound(models.AbstractModel):
         terms = self._get_terms(model, query, order)
         if window.cursor:
             query.add_where(paging.after(terms, self._decode_cursor(order, terms, window.cursor)))
-        ids, objects = mapper._read(selected, query)
+        ids, data = mapper._read(selected, query, with_id=True)
         has_next = len(ids) > window.limit  # one more than asked for was read to know
-        ids, objects = ids[: window.limit], objects[: window.limit]
-        data = [{"id": record_id} | item for record_id, item in zip(ids, objects, strict=True)]
+        ids, data = ids[: window.limit], data[: window.limit]
         meta = {"limit": window.limit, "offset": window.start, "count": len(data)}
         if window.cursor is not None:
             del meta["offset"]
@@ -228,8 +226,7 @@ class BjApiSyncInbound(models.AbstractModel):
 
     def _represent(self, plan, records):
         """Map records, each with its database id (a mapped key ``id`` comes first)."""
-        objects = self.env["bj.api.sync.mapper"]._serialize(plan, records)
-        return [{"id": record_id} | data for record_id, data in zip(records._ids, objects, strict=True)]
+        return self.env["bj.api.sync.mapper"]._serialize(plan, records, with_id=True)
 
     def _find(self, endpoint, plan, record_ref):
         """Find the record of a path, inside the filter domain.
@@ -249,8 +246,8 @@ class BjApiSyncInbound(models.AbstractModel):
             key = codec.parse_text(field_type, record_ref)
         except ValueError:
             key = False
-        domain = Domain(name, "=", key) if key is not False else Domain.FALSE
-        return self.env["bj.api.sync.query"]._search(plan, domain, limit=2)
+        keys = [key] if key is not False else []
+        return self.env["bj.api.sync.query"]._search_values(plan, name, keys, limit=2)
 
     def _check_one(self, ids, record_ref):
         if not ids:

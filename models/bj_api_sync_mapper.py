@@ -2,7 +2,7 @@ from collections import defaultdict
 
 from odoo import models
 from odoo.exceptions import MissingError
-from odoo.fields import Command, Domain
+from odoo.fields import Command
 from odoo.models import MAGIC_COLUMNS
 from odoo.tools import SQL, groupby, ormcache
 
@@ -95,13 +95,14 @@ class BjApiSyncMapper(models.AbstractModel):
     # Records -> payloads
     # ------------------------------------------------------------------
 
-    def _serialize(self, plan, records):
+    def _serialize(self, plan, records, with_id=False):
         """Map records to objects of the other system.
 
         Fields the environment's user may not read are left out.
 
         :param Plan plan: the configuration
         :param records: a recordset of the plan's model
+        :param bool with_id: see :meth:`_read`
         :return: one object per record, in order
         :rtype: list[dict]
         :raises AccessError: if the user may not read the records
@@ -109,25 +110,29 @@ class BjApiSyncMapper(models.AbstractModel):
         """
         mapper = self.with_env(records.env)
         query = records.env["bj.api.sync.query"]._search_ids(records.browse(), records.ids)
-        ids, objects = mapper._read(plan, query)
+        ids, objects = mapper._read(plan, query, with_id)
         by_id = dict(zip(ids, objects, strict=True))
         if any(record_id not in by_id for record_id in records._ids):
             records.check_access("read")
             raise MissingError(self.env._("Records were deleted meanwhile."))
         return [by_id[record_id] for record_id in records._ids]
 
-    def _read(self, plan, query):
+    def _read(self, plan, query, with_id=False):
         """Map the records of a query, which has the access rules in it.
 
         :param Plan plan: the configuration
         :param odoo.tools.Query query: from ``_search`` of the plan's model
+        :param bool with_id: give each object its database id as ``id``, where that is no key of the plan
         :return: the ids, and one object per record, in the order of the query
         :rtype: tuple[Sequence[int], list[dict]]
         """
         model = self.env[plan.model]
         lines = [line for line in plan.lines if self._is_readable(line, model)]
         ids, columns = self._read_columns(plan, lines, query)
-        objects = build_objects([line.path for line in lines], columns, len(ids))
+        paths = [line.path for line in lines]
+        if with_id and all(path[0] != "id" for path in paths):
+            paths, columns = [("id",), *paths], [ids, *columns]
+        objects = build_objects(paths, columns, len(ids))
         if plan.direction == "out" and plan.exec_lines:
             objects = self._run_outbound(plan, model.browse(ids), objects)
         return ids, objects
@@ -237,7 +242,7 @@ class BjApiSyncMapper(models.AbstractModel):
         if not keys or not plan.identifier:
             return {}
         line, model = plan.identifier, self.env[plan.model]
-        query = self.env["bj.api.sync.query"]._search(plan, Domain(line.field_name, "in", list(keys)), order="id")
+        query = self.env["bj.api.sync.query"]._search_values(plan, line.field_name, keys)
         found = defaultdict(list)
         if line.is_column:
             sql = model._field_to_sql(model._table, line.field_name, query)

@@ -3,7 +3,7 @@ import ast
 from odoo import models
 from odoo.fields import Domain
 from odoo.models import BaseModel
-from odoo.tools import Query, ormcache
+from odoo.tools import SQL, Query, ormcache
 
 #: operators whose SQL depends on the condition alone, not on other records
 STABLE_OPERATORS = frozenset(
@@ -36,10 +36,35 @@ class BjApiSyncQuery(models.AbstractModel):
         if conditions is None or any(leaf.field_expr == active_name for leaf in domain.iter_conditions()):
             domain &= self._get_domain(plan.filter_domain)
             return model._search(domain, offset=offset or 0, limit=limit, order=order)
-        query = self._make_query(model, conditions, domain)
-        if order and not query.is_empty():
+        domain = domain.optimize_full(model)
+        if domain.is_false():
+            model.browse().check_access("read")
+            return model.browse()._as_query()
+        query = self._make_query(model, conditions)
+        if not domain.is_true():
+            query.add_where(domain._to_sql(model, model._table, query))
+        if order:
             query.order = model._order_to_sql(order, query)
         query.limit, query.offset = limit, offset
+        return query
+
+    def _search_values(self, plan, field_name, values, limit=None):
+        """Search the records that have one of some values, as :meth:`_search` does, without compiling a domain.
+
+        :param Plan plan: the configuration, whose filter domain applies
+        :param str field_name: a field of the model
+        :param values: ORM values, none of them empty; records as ids
+        :type values: Collection
+        :rtype: odoo.tools.Query
+        :raises AccessError: if the user may not read the model
+        """
+        model = self.env[plan.model]
+        field, conditions = model._fields[field_name], self._get_conditions(plan.model, plan.filter_domain)
+        if conditions is None or not _is_simple(field) or not values or not all(values):
+            return self._search(plan, Domain(field_name, "in", list(values)), limit=limit)
+        query = self._make_query(model, conditions)
+        query.add_where(SQL("%s IN %s", model._field_to_sql(model._table, field_name, query), tuple(values)))
+        query.limit = limit
         return query
 
     def _search_ids(self, model, ids):
@@ -51,22 +76,16 @@ class BjApiSyncQuery(models.AbstractModel):
         :rtype: odoo.tools.Query
         :raises AccessError: if the user may not read the model
         """
-        domain = Domain("id", "in", list(ids))
         conditions = self._get_conditions(model._name, "[]", False)
-        if conditions is None:
-            return model._search(domain, active_test=False)
-        return self._make_query(model, conditions, domain)
+        if conditions is None or not ids:
+            return model._search(Domain("id", "in", list(ids)), active_test=False)
+        return self._make_query(model, conditions, SQL("%s IN %s", SQL.identifier(model._table, "id"), tuple(ids)))
 
-    def _make_query(self, model, conditions, domain):
+    def _make_query(self, model, conditions, *more):
         model.browse().check_access("read")
-        domain = domain.optimize_full(model)
-        if domain.is_false():
-            return model.browse()._as_query()
         query = Query(self.env, model._table, model._table_sql)
-        for condition in conditions:
+        for condition in (*conditions, *more):
             query.add_where(condition)
-        if not domain.is_true():
-            query.add_where(domain._to_sql(model, model._table, query))
         return query
 
     def _get_domain(self, filter_domain):
@@ -99,6 +118,11 @@ class BjApiSyncQuery(models.AbstractModel):
         if query.is_empty() or query.from_clause.code != model._as_query(ordered=False).from_clause.code:
             return None
         return tuple(query._where_clauses)
+
+
+def _is_simple(field):
+    """Tell whether the field's column has its values as they are, one for everybody."""
+    return field.store and field.column_type and not (field.search or field.translate or field.company_dependent)
 
 
 def _is_stable_expression(text):

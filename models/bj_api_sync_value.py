@@ -145,8 +145,8 @@ class BjApiSyncValue(models.AbstractModel):
         wanted = {record_id for ids in lists for record_id in ids if isinstance(record_id, int)}
         found = set()
         if wanted:
-            comodel = self.env[records[0]._fields[line.field_name].comodel_name].with_context(active_test=False)
-            found.update(comodel.search([("id", "in", list(wanted))])._ids)
+            comodel = self.env[records[0]._fields[line.field_name].comodel_name]
+            found.update(self.env["bj.api.sync.query"]._search_ids(comodel, wanted).get_result_ids())
         for index, ids in enumerate(lists):
             for position, record_id in enumerate(ids):
                 if isinstance(record_id, int) and record_id not in found:
@@ -171,8 +171,8 @@ class BjApiSyncValue(models.AbstractModel):
             wanted[model].add(record_id)
         found = set()
         for model, ids in wanted.items():
-            records = self.env[model].with_context(active_test=False).search([("id", "in", list(ids))])
-            found.update((model, record_id) for record_id in records._ids)
+            query = self.env["bj.api.sync.query"]._search_ids(self.env[model], ids)
+            found.update((model, record_id) for record_id in query)
         for index, target in enumerate(targets):
             if target and target not in found:
                 message = self.env._("There is no record %s.", column[index])

@@ -1,3 +1,4 @@
+from odoo.fields import Command
 from odoo.tests import tagged
 
 from .common import ApiHttpCase
@@ -252,6 +253,14 @@ class TestInbound(ApiHttpCase):
         self.assert_answer(self.call("POST", "/people", data={"a": 1}), 415)
         self.assert_answer(self.call("POST", "/people", {"code": "T-8", "name": "\ud800"}), 400)
         self.assert_answer(self.call("POST", "/people", {"code": "T-8", "name": "a\x00b"}), 400)
+
+    def test_any_json_is_answered(self):
+        """What scripts make is answered as it is, also what has no place in 64 bits or in UTF-8."""
+        values = {"value_type": "script", "script": "{'n': 2**70, 3: ['\\ud800', 1.5, None]}", "external_key": "odd"}
+        self.config_in.line_ids = [Command.create(values | {"field_id": self.field("res.partner", "comment")})]
+        self.env["res.partner"].create({"name": "Odd", "ref": "T-9"})
+        text = self.call("GET", "/people?code=T-9&fields=odd").text
+        self.assertIn('"odd":{"n":1180591620717411303424,"3":["\\ud800",1.5,null]}', text)
 
     # lists
 

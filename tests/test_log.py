@@ -97,6 +97,30 @@ class TestLog(KeyMixin, ApiCase):
         self.set_parameter("log_body_limit", "a typing error")
         self.assertEqual(self.Log._record(self.values(response_body="abc")).response_body, "abc")
 
+    def test_answer_to_a_read_is_kept_in_part(self):
+        """What was read is in the database; what was refused, or what others answered, is not."""
+        values = {"direction": "in", "method": "GET", "response_body": b"x" * 10_000}
+        cases = [({}, 8192), ({"status": "error"}, 10_000), ({"direction": "out"}, 10_000), ({"method": "PUT"}, 10_000)]
+        for case, kept in cases:
+            with self.subTest(case=case):
+                log = self.Log._record(self.values(**values | {"response_content_type": "text/plain"} | case))
+                self.assertEqual(log.response_body.count("x"), kept)
+
+    def test_errors_reach_automation_rules(self):
+        rule = self.env["base.automation"].create(
+            {
+                "name": "Errors of APIs",
+                "model_id": self.env["ir.model"]._get_id("bj.api.log"),
+                "trigger": "on_create",
+                "filter_domain": "[('status', '=', 'error')]",
+            }
+        )
+        code = "record.write({'error_message': 'noticed'})"
+        rule.action_server_ids = [
+            Command.create({"name": "Notice", "model_id": rule.model_id.id, "state": "code", "code": code})
+        ]
+        self.assertEqual(self.Log._record(self.values(status="error")).error_message, "noticed")
+
     def test_nul_and_binary(self):
         log = self.Log._record(self.values(name="a\0b", request_body="a\0b", response_body=b"\x89PNG\0"))
         self.assertEqual((log.name, log.request_body), ("ab", "ab"))

@@ -1,4 +1,4 @@
-from odoo.fields import Command
+from odoo.fields import Command, Domain
 
 from .common import ApiCase
 
@@ -94,3 +94,23 @@ class TestQuery(ApiCase):
             "[('parent_id', 'child_of', 1)]",
         ):
             self.assertFalse(self.kept(text), text)
+
+    def test_values(self):
+        """A search by values finds what a domain finds, also what the database has as nothing."""
+        config = self.partner_config(filter_domain="[('ref', '=like', 'Q-%')]", endpoint="q-values")
+        query = self.env["bj.api.sync.query"].with_user(self.user)
+        plan = query.env["bj.api.sync.mapper"]._plan(config.id)
+        self.partners[1:].write({"color": 7, "function": "Smith", "country_id": self.env.ref("base.at").id})
+        self.env.flush_all()
+        self.env.cr.execute("UPDATE res_partner SET color = NULL WHERE id = %s", [self.partners[0].id])
+        cases = {
+            "color": [[7], [0], [0, 7]],
+            "ref": [["Q-a", "Q-c"], ["nothing"], []],
+            "country_id": [self.env.ref("base.at").ids],
+            "id": [self.partners[:2].ids],
+        }
+        for name, several in cases.items():
+            for values in several:
+                with self.subTest(name=name, values=values):
+                    found = set(query._search_values(plan, name, values))
+                    self.assertEqual(found, set(query._search(plan, Domain(name, "in", values))))

@@ -26,10 +26,10 @@ def try_lock(cr, *names):
     if module.current_test:  # there is but one connection, which never ends its transaction
         return True
     number = _number(names)
-    cr.execute("SELECT pg_try_advisory_lock(%s)", [number])
-    taken = cr.fetchone()[0]
+    _end(cr)
+    [[taken]] = _outside(cr.connection, "SELECT pg_try_advisory_lock(%s)", number)
     if taken:
-        _begin_anew(cr, [number])
+        _unlock_at_end(cr, [number])
     return taken
 
 
@@ -44,25 +44,37 @@ def lock_identifiers(cr, config_id, identifiers):
     buckets = {zlib.crc32(str(identifier).encode("utf-8", "replace")) % BUCKETS for identifier in identifiers}
     numbers = sorted(_number((config_id, "identifier", bucket)) for bucket in buckets)
     if numbers and not module.current_test:  # in one order for everybody, so that nobody waits for each other
-        cr.execute("SELECT pg_advisory_lock(number) FROM unnest(%s) AS number", [numbers])
-        _begin_anew(cr, numbers)
+        _end(cr)
+        _outside(cr.connection, "SELECT pg_advisory_lock(number) FROM unnest(%s) AS number", numbers)
+        _unlock_at_end(cr, numbers)
 
 
-def _begin_anew(cr, numbers):
-    """Begin a transaction that sees what those who had the locks left, and gives them back at its end."""
+def _end(cr):
+    """End the transaction: the next query begins one that sees what those who had the locks left."""
     cr.clear()
     cr.connection.rollback()  # past the cursor's hooks, which may hold earlier locks
+
+
+def _unlock_at_end(cr, numbers):
     unlock = functools.partial(_unlock, cr.connection, numbers)
     cr.postcommit.add(unlock)
     cr.postrollback.add(unlock)
 
 
 def _unlock(connection, numbers):
-    if connection.closed:  # and the locks with it
-        return
-    with connection.cursor() as cr:
-        cr.execute("SELECT pg_advisory_unlock(number) FROM unnest(%s) AS number", [numbers])
-    connection.rollback()
+    if not connection.closed:  # else the locks are gone with it
+        _outside(connection, "SELECT pg_advisory_unlock(number) FROM unnest(%s) AS number", numbers)
+
+
+def _outside(connection, query, parameter):
+    """Run a query in no transaction, as there is none now: it takes one round trip instead of three."""
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cr:
+            cr.execute(query, [parameter])
+            return cr.fetchall()
+    finally:
+        connection.autocommit = False
 
 
 def _number(names):

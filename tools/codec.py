@@ -55,7 +55,7 @@ def serialize_column(field_type, values, digits=None):
     if field_type == "date":
         return [value.isoformat() if value else None for value in values]
     if field_type == "datetime":
-        return [value.isoformat(timespec="seconds") + "Z" if value else None for value in values]
+        return [value.isoformat()[:19] + "Z" if value else None for value in values]  # without the microseconds
     if field_type == "binary":
         return [bytes(value).decode("ascii") if value else None for value in values]
     if field_type == "html":
