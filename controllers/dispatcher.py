@@ -71,6 +71,11 @@ class BjApiSyncDispatcher(Dispatcher):
         return self.request.httprequest.method
 
     @property
+    def origin(self):
+        """Scheme and host the request was sent to, as the proxy in front of Odoo tells them."""
+        return f"{self.request.httprequest.scheme}://{self.request.httprequest.host}"
+
+    @property
     def dry_run(self):
         """Whether the changes are to be shown, not kept (``Prefer: tx=rollback``, RFC 7240)."""
         preferences = self.request.httprequest.headers.get("Prefer", "")
@@ -218,7 +223,7 @@ class BjApiSyncDispatcher(Dispatcher):
 
     def _get_links(self, links):
         """Return the header that leads to the pages around a list (RFC 8288)."""
-        base, args = self.request.httprequest.base_url, self.args
+        base, args = f"{self.origin}{self.request.httprequest.path}", self.args
         urls = {
             relation: urlencode(
                 {key: value for key, value in (args | changed).items() if value is not None}, doseq=True
@@ -432,7 +437,7 @@ class BjApiSyncDispatcher(Dispatcher):
             "config_id": self.endpoint.config_id,
             "direction": "in",
             "method": self.method,
-            "url": httprequest.url,
+            "url": f"{self.origin}{httprequest.environ.get('RAW_URI') or httprequest.full_path}",
             "response_code": response.status_code,
             "request_headers": dict(httprequest.headers),
             "request_body": self._get_logged_body(),

@@ -4,7 +4,7 @@ from odoo import models
 from odoo.exceptions import MissingError
 from odoo.fields import Command
 from odoo.models import MAGIC_COLUMNS
-from odoo.tools import SQL, groupby, ormcache
+from odoo.tools import groupby, ormcache
 
 from ..exceptions import BadPayload
 from ..tools import codec
@@ -147,8 +147,8 @@ class BjApiSyncMapper(models.AbstractModel):
         # a model that changes what is fetched must be asked through the ORM
         direct = type(model)._fetch_query is models.BaseModel._fetch_query
         stored = [line for line in lines if line.is_column and direct]
-        terms = [model._field_to_sql(model._table, line.field_name, query) for line in stored]
-        rows = self.env.execute_query(query.select(SQL.identifier(model._table, "id"), *terms))
+        names = tuple(line.field_name for line in stored)
+        rows = self.env.execute_query(query.select(self.env["bj.api.sync.query"]._get_columns(plan.model, names)))
         ids, *raw = zip(*rows, strict=True) if rows else [() for _ in range(len(stored) + 1)]
         values = {line.id: column for line, column in zip(stored, raw, strict=True)}
         records = model.browse(ids)
@@ -245,8 +245,8 @@ class BjApiSyncMapper(models.AbstractModel):
         query = self.env["bj.api.sync.query"]._search_values(plan, line.field_name, keys)
         found = defaultdict(list)
         if line.is_column:
-            sql = model._field_to_sql(model._table, line.field_name, query)
-            for record_id, key in self.env.execute_query(query.select(SQL.identifier(model._table, "id"), sql)):
+            columns = self.env["bj.api.sync.query"]._get_columns(plan.model, (line.field_name,))
+            for record_id, key in self.env.execute_query(query.select(columns)):
                 found[key].append(record_id)
         else:
             for record in model.browse(query):

@@ -117,7 +117,26 @@ class BjApiSyncQuery(models.AbstractModel):
         query = model._search(domain, active_test=active_test)
         if query.is_empty() or query.from_clause.code != model._as_query(ordered=False).from_clause.code:
             return None
-        return tuple(query._where_clauses)
+        return (query.where_clause,) if query._where_clauses else ()
+
+    def _get_columns(self, model_name, names):
+        """Return the columns of stored fields, as terms of a SELECT.
+
+        :param str model_name: the model
+        :param tuple names: names of fields the user may read
+        :rtype: odoo.tools.SQL
+        """
+        model = self.env[model_name]
+        if type(model)._field_to_sql is not BaseModel._field_to_sql:
+            return self._make_columns(model, names)
+        return self._keep_columns(model_name, names)
+
+    @ormcache("self.env.uid", "self.env.su", "self.env.lang", "self.env.company.id", "model_name", "names")
+    def _keep_columns(self, model_name, names):
+        return self._make_columns(self.env[model_name], names)
+
+    def _make_columns(self, model, names):
+        return SQL(", ").join(model._field_to_sql(model._table, name) for name in ("id", *names))
 
 
 def _is_simple(field):

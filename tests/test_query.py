@@ -114,3 +114,29 @@ class TestQuery(ApiCase):
                 with self.subTest(name=name, values=values):
                     found = set(query._search_values(plan, name, values))
                     self.assertEqual(found, set(query._search(plan, Domain(name, "in", values))))
+
+    def test_columns_follow_language_and_company(self):
+        """Columns are kept, but one for each language of a translated field, and for each company of others."""
+        self.env["res.lang"]._activate_lang("fr_FR")
+        category = self.env["res.partner.category"].create({"name": "Blue"})
+        category.with_context(lang="fr_FR").name = "Bleu"
+        other = self.env["res.company"].create({"name": "Other"})
+        self.user.company_ids += other
+        partner = self.partners[0]
+        partner.with_company(other).barcode, partner.barcode = "other", "own"
+
+        configs = {
+            record: self.config(record._name, ("id", "key"), (name, "value"), endpoint=f"q-{name}")
+            for record, name in ((category, "name"), (partner, "barcode"))
+        }
+
+        def read(record, **context):
+            mapper = self.env["bj.api.sync.mapper"].with_user(self.user).with_context(**context)
+            return mapper._serialize(mapper._plan(configs[record].id), record.with_env(mapper.env))[0]["value"]
+
+        mine, others = self.user.company_id.ids, other.ids
+        for _time in range(2):
+            self.assertEqual(read(category, lang="en_US"), "Blue")
+            self.assertEqual(read(category, lang="fr_FR"), "Bleu")
+            self.assertEqual(read(partner, allowed_company_ids=mine), "own")
+            self.assertEqual(read(partner, allowed_company_ids=others), "other")
