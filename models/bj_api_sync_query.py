@@ -126,14 +126,15 @@ class BjApiSyncQuery(models.AbstractModel):
         :param tuple names: names of fields the user may read
         :rtype: odoo.tools.SQL
         """
-        model = self.env[model_name]
-        if type(model)._field_to_sql is not BaseModel._field_to_sql:
-            return self._make_columns(model, names)
-        return self._keep_columns(model_name, names)
+        return self._keep_columns(model_name, names) or self._make_columns(self.env[model_name], names)
 
     @ormcache("self.env.uid", "self.env.su", "self.env.lang", "self.env.company.id", "model_name", "names")
     def _keep_columns(self, model_name, names):
-        return self._make_columns(self.env[model_name], names)
+        """Return the columns, None where the model makes something of them that may be another thing each time."""
+        model = self.env[model_name]
+        columns = self._make_columns(model, names)
+        plain = SQL(", ").join(model._fields[name].to_sql(model, model._table) for name in ("id", *names))
+        return columns if columns == plain else None
 
     def _make_columns(self, model, names):
         return SQL(", ").join(model._field_to_sql(model._table, name) for name in ("id", *names))
