@@ -340,7 +340,7 @@ def _follow(call, connections, exchange):
             _read(response, exchange)
             break
         response.close()
-        if not _is_same_origin(exchange.url, target):
+        if not is_same_origin(exchange.url, target):
             headers = call.headers
         exchange.url = target
 
@@ -379,12 +379,17 @@ def _get_redirect(method, url, response):
     return target if new == "https" or (new == "http" and old == "http") else None
 
 
-def _is_same_origin(url, other):
-    """Same host, scheme and port; or from http to https of the same host on their standard ports."""
-    old, new = urlsplit(url), urlsplit(other)
+def is_same_origin(url, other):
+    """Same host, scheme and port; or from http to https of the same host on their standard ports.
+
+    Read by the parser that connects: another one sees another host in ``http://evil\\@good/``.
+
+    :raises urllib3.exceptions.LocationParseError: for what is no URL
+    """
+    old, new = urllib3.util.parse_url(url), urllib3.util.parse_url(other)
     ports = (_get_port(old), _get_port(new))
     same = old.scheme == new.scheme and ports[0] == ports[1]
-    return old.hostname == new.hostname and (same or ports == (80, 443))
+    return old.host == new.host and (same or ports == (80, 443))
 
 
 def _get_port(parts):
