@@ -8,6 +8,7 @@ UPDATE bj_api_sync_config
        bearer_token = NULL,
        signing_secret = NULL,
        signing_secret_previous = NULL,
+       pull_state = NULL,
        request_url = regexp_replace(request_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i')
  WHERE request_type = 'out';
 

@@ -357,7 +357,7 @@ class BjApiSyncConfig(models.Model):
     @api.constrains("user_id", "company_id", "authorization_type", "endpoint", "request_type")
     def _check_user(self):
         for config in self.sudo():
-            if config.request_type != "in" or not config.endpoint:
+            if not config._needs_user():
                 continue
             if not config.user_id and config.authorization_type != "odoo":
                 raise ValidationError(
@@ -510,13 +510,14 @@ class BjApiSyncConfig(models.Model):
     def action_create_trigger(self):
         """Ask what is to start the requests, and set that up."""
         self.ensure_one()
+        kind = self.trigger_action_model or ("ir.cron" if self.is_pull else "base.automation")
         return {
             "type": "ir.actions.act_window",
             "name": self.env._("Create Trigger"),
             "res_model": "bj.api.sync.trigger",
             "view_mode": "form",
             "target": "new",
-            "context": {"default_config_id": self.id, "default_kind": self.trigger_action_model or "base.automation"},
+            "context": {"default_config_id": self.id, "default_kind": kind},
         }
 
     def action_push_again(self):
@@ -564,6 +565,21 @@ class BjApiSyncConfig(models.Model):
     # ------------------------------------------------------------------
     # Hooks
     # ------------------------------------------------------------------
+
+    def _needs_user(self):
+        """Tell whether records are written for the other system, which nobody does as superuser.
+
+        :rtype: bool
+        """
+        self.ensure_one()
+        return self.request_type == "in" and bool(self.endpoint)
+
+    def _get_trigger_name(self):
+        """Return the name of what starts the requests.
+
+        :rtype: str
+        """
+        return self.env._("Push to %(config)s", config=self.name)
 
     def _get_authorization_types(self):
         """Return the authorization types this configuration's request type offers.

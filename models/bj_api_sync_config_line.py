@@ -18,7 +18,9 @@ class BjApiSyncConfigLine(models.Model):
     config_id = fields.Many2one(
         "bj.api.sync.config", "API Configuration", required=True, ondelete="cascade", index=True
     )
-    config_request_type = fields.Selection(related="config_id.request_type", string="Request Type")
+    config_request_type = fields.Selection(
+        [("in", "In"), ("out", "Out")], "Request Type", compute="_compute_config_request_type"
+    )
     sequence = fields.Integer(default=10)
     model_id = fields.Many2one(related="config_id.model_id")
     field_id = fields.Many2one(
@@ -86,6 +88,12 @@ class BjApiSyncConfigLine(models.Model):
     # Computed fields
     # ------------------------------------------------------------------
 
+    @api.depends("config_id.request_type", "config_id.is_pull")
+    def _compute_config_request_type(self):
+        """What is pulled is mapped as what is received."""
+        for line in self:
+            line.config_request_type = "in" if line.config_id.is_pull else line.config_id.request_type
+
     @api.depends("field_id")
     def _compute_field_restricted(self):
         for line in self:
@@ -117,7 +125,7 @@ class BjApiSyncConfigLine(models.Model):
         for line in self:
             if not line.field_id:
                 if line.value_type not in ("script", "relational_script") or (
-                    line.config_id.request_type == "in" and not line._is_exec()
+                    line.config_request_type == "in" and not line._is_exec()
                 ):
                     raise ValidationError(self.env._("%(line)s: choose the field.", line=line._describe()))
                 continue

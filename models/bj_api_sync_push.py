@@ -99,21 +99,25 @@ class BjApiSyncPush(models.AbstractModel):
         return self.env.cr.fetchall()
 
     @api.model
-    def _keep(self, config, state, done, left):
-        """Commit what was queued with the place that was reached, and show the progress."""
+    def _keep(self, config, state, done, left, name="push_state"):
+        """Commit what was done with the place that was reached, and show the progress.
+
+        :param str name: the field that holds the state
+        """
         config.flush_recordset()
         self.env.cr.execute(
             SQL(
-                "UPDATE bj_api_sync_config SET push_state = %s WHERE id = %s",
+                "UPDATE bj_api_sync_config SET %s = %s WHERE id = %s",
+                SQL.identifier(name),
                 Json(state),
                 config.id,
             )
         )
-        config.invalidate_recordset(["push_state"])
+        config.invalidate_recordset()
         self._commit(done, int(left))
 
     @api.model
     def _commit(self, done, left):
-        """Commit, in a scheduled action; run in any other way all of it is one transaction."""
-        if self.env.context.get("ir_cron_progress_id"):
+        """Commit, in a scheduled action or where the caller says so; else all of it is one transaction."""
+        if self.env.context.get("ir_cron_progress_id") or self.env.context.get("bj_api_sync_commit"):
             self.env["ir.cron"]._commit_progress(done, remaining=left)

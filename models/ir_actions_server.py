@@ -35,7 +35,7 @@ class IrActionsServer(models.Model):
     def _generate_action_name(self):
         self.ensure_one()
         if self.state == "bj_api_sync" and self.bj_api_sync_config_id:
-            return self.env._("Push to %(config)s", config=self.bj_api_sync_config_id.sudo().name)
+            return self.bj_api_sync_config_id.sudo()._get_trigger_name()
         return super()._generate_action_name()
 
     @api.model
@@ -59,12 +59,14 @@ class IrActionsServer(models.Model):
         return messages
 
     def _run_action_bj_api_sync_multi(self, eval_context):
-        """Queue the records of the action; a scheduled action queues all in the filter domain."""
+        """Queue the records of the action; a scheduled action queues all in the filter domain. Or pull."""
         config = self.bj_api_sync_config_id.sudo()
         if not config:
             raise UserError(self.env._("%(action)s: choose the API configuration.", action=self.name))
         if self.env.context.get("bj_api_sync_from") == config.id:
             return False  # the change is what this configuration's other system just answered
+        if config.is_pull:
+            return self._run_pull(config)
         records = eval_context.get("records") or eval_context.get("record") or eval_context["model"]
         if rule := self.base_automation_id:
             return self._queue_for_rule(config, rule, records)
@@ -84,6 +86,20 @@ class IrActionsServer(models.Model):
                 "next": {"type": "ir.actions.act_window_close"},
             },
         }
+
+    def _run_pull(self, config):
+        """Pull, and tell what came of it.
+
+        A rule runs in the transaction of somebody who should not wait for another system: where there is a
+        scheduled action for it, that is woken.
+        """
+        crons = self.env["ir.cron"].sudo().search([("bj_api_sync_config_id", "=", config.id)])
+        if self.base_automation_id and crons:
+            for cron in crons:
+                cron._trigger()
+            return False
+        result = config._pull()
+        return self.usage != "ir_cron" and config._notify_pulled(result)
 
     def _queue_for_rule(self, config, rule, records):
         """Queue what an automation rule was started for.

@@ -14,6 +14,7 @@ from . import test_neutralize
 from . import test_openapi
 from . import test_outbound
 from . import test_paging
+from . import test_pull
 from . import test_queries
 from . import test_redact
 from . import test_safety

@@ -8,8 +8,8 @@ In a test::
         self.assertEqual(receiver.requests[-1].json, {...})
 
 As a program: ``python tests/receiver.py --port 8970``. Paths that work from any HTTP client: ``/status/503``,
-``/slow/3``, ``/redirect?to=URL``, ``/broken-json``, ``/drop``, ``/large/BYTES``, and ``/_received`` (GET
-lists what came in, DELETE forgets it). Every other path answers 200 and
+``/slow/3``, ``/redirect?to=URL``, ``/broken-json``, ``/drop``, ``/large/BYTES``, ``/members?page=1&limit=100``
+(250 of them), and ``/_received`` (GET lists what came in, DELETE forgets it). Every other path answers 200 and
 ``{"id": <counter>, "ok": true, "received": <the JSON that came in>}``.
 """
 
@@ -47,7 +47,7 @@ class Received:
 
 @dataclass
 class Reply:
-    """One scripted answer; ``body`` is text, bytes, or anything JSON can hold."""
+    """One scripted answer; ``body`` is text, bytes, anything JSON can hold, or a function: request -> Reply."""
 
     status: int = 200
     body: Any = None
@@ -198,6 +198,8 @@ class Receiver:
             scripted = self._take_scripted(request.path)
         if self.verbose:
             print(request.method, request.path, request.body[:200], flush=True)
+        if scripted and callable(scripted.body):
+            return scripted.body(request)
         return scripted or self._built_in(request) or default
 
     def _take_scripted(self, path: str) -> Reply | None:
@@ -219,7 +221,16 @@ class Receiver:
             "redirect": Reply(status=302, headers={"Location": request.query.get("to", ["/"])[0]}),
             "broken-json": Reply(body='{"id": 1, "ok"'),
             "drop": Reply(drop=True),
+            "members": Reply(body=_get_members(request.query)),
         }.get(name)
+
+
+def _get_members(query: dict[str, list[str]], total: int = 250) -> dict[str, Any]:
+    """Return a page of the members of a loyalty program."""
+    page, limit = (int(query.get(name, ["100" if name == "limit" else "1"])[-1]) for name in ("page", "limit"))
+    numbers = range((page - 1) * limit + 1, min(page * limit, total) + 1)
+    members = [{"number": f"M-{n:04}", "name": f"Member {n}", "email": f"m{n}@example.com"} for n in numbers]
+    return {"members": members, "meta": {"total": total, "next_page": page + 1 if page * limit < total else None}}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-from odoo.tests import tagged
+from odoo.tests import BaseCase, tagged
 
 from ..tools import paging
 from .common import ApiHttpCase
@@ -97,3 +97,30 @@ class TestPaging(ApiHttpCase):
             with self.subTest(cursor=cursor):
                 self.assert_answer(self.call("GET", f"/people?cursor={cursor}"), 400)
         self.assert_answer(self.call("GET", "/people?cursor=&offset=1"), 400)
+
+
+@tagged("-at_install", "post_install")
+class TestWalking(BaseCase):
+    """The ways into other systems' answers."""
+
+    def test_next_link(self):
+        for header, target in (
+            (None, ""),
+            ("", ""),
+            ("</2>; rel=next", "/2"),
+            ('<https://a.example/?x=1,2;3>; rel="next"', "https://a.example/?x=1,2;3"),
+            ('</1>; rel="prev", </3>; title="a, <b>; rel=no"; REL="last Next"', "/3"),
+            ('</1>; rel="nextish", </2>; rel="prev"', ""),
+            ("</1>", ""),
+            ("rubbish", ""),
+        ):
+            with self.subTest(header=header):
+                self.assertEqual(paging.parse_next_link(header), target)
+
+    def test_pick(self):
+        data = {"a": {"b": [{"id": 1}, {"id": 2}], "x.y": 3}, "@odata.nextLink": "url"}
+        for key, value in {"": data, "a.b.0.id": 1, "a.b.-1.id": 2, "a.x.y": 3, "@odata.nextLink": "url"}.items():
+            self.assertEqual(paging.pick(data, key), value)
+        for key in ("z", "a.z", "a.b.2", "a.b.id", "a.b.0.id.x", "@odata.count", "a."):
+            with self.subTest(key=key), self.assertRaises(LookupError):
+                paging.pick(data, key)

@@ -33,6 +33,18 @@ def try_lock(cr, *names):
     return taken
 
 
+def try_hold(cr, *names):
+    """Take a lock until the end of the transaction as it is, unless another transaction has it.
+
+    :param cr: a cursor; what it sees is as old as its first query
+    :param names: what is locked
+    :return: whether it was taken
+    :rtype: bool
+    """
+    cr.execute("SELECT pg_try_advisory_xact_lock(%s)", [_number(names)])
+    return cr.fetchone()[0]
+
+
 def lock_identifiers(cr, config_id, identifiers):
     """Wait for everybody else who writes records of the same identifiers, until the end of the transaction.
 

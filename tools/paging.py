@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from dataclasses import dataclass
 
 from odoo.tools import SQL
@@ -129,3 +130,37 @@ def links(window, has_next, cursor, total):
     if last is not None:
         result["last"] = {key: steps["last"]}
     return result
+
+
+#: one parameter of a target in a Link header, and a target with its parameters (RFC 8288, section 3)
+LINK_PARAM = r"""\s*;\s*([^\s=;,]+)(?:\s*=\s*(?:"([^"]*)"|([^\s;,"]*)))?"""
+LINK = re.compile(f"<([^<>]*)>((?:{LINK_PARAM})*)")
+
+
+def parse_next_link(header):
+    """Return the target of a Link header's relation ``next``, empty without one (RFC 8288).
+
+    :param str header: its value; several headers joined by commas, or None
+    """
+    for target, params, *_last in LINK.findall(header or ""):
+        for name, quoted, bare in re.findall(LINK_PARAM, params):
+            if name.lower() == "rel" and "next" in (quoted or bare).lower().split():
+                return target
+    return ""
+
+
+def pick(data, key):
+    """Walk a dotted key into a JSON value: a number enters a list, also from its end; a whole key may have dots.
+
+    :param data: the JSON value
+    :param str key: such as ``result.items``, ``data.-1.id`` or ``@odata.nextLink``; empty for the value itself
+    :raises LookupError: where it leads nowhere
+    """
+    if not key or (isinstance(data, dict) and key in data):
+        return data[key] if key else data
+    head, _dot, rest = key.partition(".")
+    if isinstance(data, dict) and rest:
+        return pick(data[head], rest)
+    if isinstance(data, list) and re.fullmatch(r"-?\d{1,9}", head):
+        return pick(data[int(head)], rest)
+    raise LookupError(key)

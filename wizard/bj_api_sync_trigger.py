@@ -12,6 +12,7 @@ class BjApiSyncTrigger(models.TransientModel):
     config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade")
     model_id = fields.Many2one(related="config_id.model_id")
     model_name = fields.Char(related="config_id.model_name")
+    is_pull = fields.Boolean(related="config_id.is_pull")
     kind = fields.Selection(
         [
             ("base.automation", "Automation Rule"),
@@ -74,9 +75,8 @@ class BjApiSyncTrigger(models.TransientModel):
         return {"type": "ir.actions.act_window", "res_model": trigger._name, "res_id": trigger.id, "view_mode": "form"}
 
     def _prepare_action(self):
-        name = self.env._("Push to %(config)s", config=self.config_id.name)
         return {
-            "name": name,
+            "name": self.config_id._get_trigger_name(),
             "model_id": self.model_id.id,
             "state": "bj_api_sync",
             "bj_api_sync_config_id": self.config_id.id,
