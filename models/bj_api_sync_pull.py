@@ -59,9 +59,9 @@ class BjApiSyncPull(models.AbstractModel):
     by their identifier.
 
     The state, kept on the configuration, times being UTC: ``since`` (what a later pull asks for), the counts of this
-    or the last pull, ``ended`` or, under way, ``started`` and ``place`` (page number, offset, cursor or URL, none on
-    the first page), ``mark`` (what loops are found by); ``due`` (when it goes on by itself), and after a failure
-    ``error``, ``attempts``, ``not_before`` (``Retry-After``).
+    or the last pull, ``ended`` or, under way, ``started``, ``size`` (of the pages), ``place`` (page number, offset,
+    cursor or URL, none on the first page), ``mark`` (what loops are found by) and ``due`` (when it goes on by
+    itself); after a failure ``error``, ``attempts`` and ``not_before`` (``Retry-After``).
     """
 
     _name = "bj.api.sync.pull"
@@ -136,11 +136,13 @@ class BjApiSyncPull(models.AbstractModel):
     @api.model
     def _start(self, config):
         """Return the state of the pull that is under way, or of a new one."""
-        state = config.pull_state or {}
-        if "started" in state:
-            return dict(state)
-        since = {"since": state["since"]} if "since" in state else {}
-        return {"started": _stamp(), **dict.fromkeys(COUNTS, 0), **since}
+        state = dict(config.pull_state or {})
+        if "started" not in state:
+            since = {"since": state["since"]} if "since" in state else {}
+            state = {"started": _stamp(), **dict.fromkeys(COUNTS, 0), **since}
+        if "place" not in state:  # page numbers mean nothing with another size
+            state["size"] = min(config.page_size, config.limit)
+        return state
 
     @api.model
     def _pull_page(self, config, state, result):
@@ -204,11 +206,13 @@ class BjApiSyncPull(models.AbstractModel):
     @api.model
     def _check_rows(self, config, plan, batch, rows):
         """Note the faults of items that would become another new record with every pull."""
+        line = plan.identifier
+        if line.field_name == "id":  # which nobody can give a new record
+            self.env["bj.api.sync.inbound"]._check_updatable(config, plan, batch, rows)
+            return
         for index, row in enumerate(rows):
             if row.key is None:
-                message = self.env._("The record identifier is missing.")
-                batch.fault(index, plan.identifier.path, message, plan.identifier.id)
-        self.env["bj.api.sync.inbound"]._check_creatable(config, plan, batch, rows)
+                batch.fault(index, line.path, self.env._("The record identifier is missing."), line.id)
 
     @api.model
     def _advance(self, config, state, place, mark, result):
@@ -252,7 +256,7 @@ class BjApiSyncPull(models.AbstractModel):
             return self._come_back(state, delay)
         config._notify_responsible(self.env._("Pulling failed"), error)
         if attempts >= EXPIRED_AFTER and config.pull_paging in ("cursor", "link"):
-            state.pop("place", None)
+            state = {name: value for name, value in state.items() if name not in ("place", "mark")}
         return state
 
     @api.model
@@ -301,7 +305,7 @@ class BjApiSyncPull(models.AbstractModel):
             place = {"page": config.pull_first_page, "offset": 0}.get(config.pull_paging)
         since = state.get("since")
         params = {
-            config.pull_size_param: min(config.page_size, config.limit),
+            config.pull_size_param: state["size"],
             config.pull_since_param: since and f"{since.replace(' ', 'T')}Z",
             config.pull_param: place,
         }

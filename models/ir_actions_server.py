@@ -98,6 +98,8 @@ class IrActionsServer(models.Model):
             for cron in crons:
                 cron._trigger()
             return False
+        if self.base_automation_id:  # nor may it commit what another scheduled action is at
+            config = config.with_context(ir_cron_progress_id=False)
         result = config._pull()
         return self.usage != "ir_cron" and config._notify_pulled(result)
 

@@ -17,6 +17,7 @@ class TestNeutralize(ApiCase):
             password="out-password",
             header_ids=[Command.create({"key": "X-Key", "value": "out-header"})],
         )
+        out.pull_state = {"place": "https://shop.example.com:8443/orders?page=2"}
         inbound = self.partner_config(endpoint="copied-people", bearer_token="in-token")
         self.env.flush_all()
         for query in get_neutralization_queries(["bj_api_sync"]):
@@ -25,5 +26,6 @@ class TestNeutralize(ApiCase):
         self.assertFalse(out.active)
         self.assertEqual(out.request_url, "https://neutralized.invalid/orders?x=1")
         self.assertEqual([out.login, out.password, out.bearer_token, out.header_ids.value], [False] * 4)
+        self.assertFalse(out.pull_state)
         self.assertTrue(inbound.active)
         self.assertEqual(inbound.bearer_token, "in-token")

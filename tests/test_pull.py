@@ -361,12 +361,27 @@ class TestFailures(PullCase):
             self.assertIn("no place", result.error)
 
     def test_a_cursor_that_expired(self):
-        self.receiver.on("/items", body={"data": self.items(1), "next": "old"}, times=1)
-        self.receiver.on("/items", status=410)
+        """It begins again, which is no loop."""
+        first = {"data": self.items(1), "next": "old"}
+        self.receiver.on("/items", body=first, times=1)
+        self.receiver.on("/items", status=410, times=3)
+        self.receiver.on("/items", body=first, times=1)
+        self.receiver.on("/items", body={"data": self.items(1, first=2)})
         config = self.make_pull(pull_paging="cursor", pull_next_key="next")
         for _attempt in range(4):
-            self.run_pull(config)
-        self.assertEqual([query.get("cursor") for query in self.queries()], [None, *[["old"]] * 3, None])
+            result = self.run_pull(config)
+        self.assertEqual([query.get("cursor") for query in self.queries()], [None, *[["old"]] * 3, None, ["old"]])
+        self.assertTrue(result.is_complete)
+
+    def test_the_size_stays_the_same_within_a_pull(self):
+        self.serve(self.items(25))
+        with patch.object(bj_api_sync_pull, "PAGES", 1):
+            self.run_pull()
+        self.pull_config.page_size = 5
+        self.run_pull()
+        self.run_pull()
+        self.assertEqual(self.pulled(), [f"X{number}" for number in range(1, 26)])
+        self.assertEqual([query["limit"] for query in self.queries()], [["10"]] * 4 + [["5"]] * 6)
 
     def test_strange_text_can_be_logged(self):
         self.receiver.on("/items", body=r'{"data": [{"code": "X\u0000\ud800"}]}')
@@ -425,6 +440,17 @@ class TestRuns(PullCase):
         self.receiver.requests.clear()
         self.assertIn("archived", self.run_pull(config).error)
         self.assertFalse(self.receiver.requests)
+
+    def test_odoo_ids(self):
+        """Where the other system knows Odoo's ids, nothing is created."""
+        line = self.pull_config.line_ids.filtered("is_record_identifier")
+        line.field_id = self.field("res.partner", "id")
+        self.receiver.on(
+            "/items", body={"data": [{"code": self.partner.id, "name": "New"}, {"code": 2**30, "name": "No"}]}, times=1
+        )
+        self.receiver.on("/items", body={"data": []})
+        self.assert_counts(self.run_pull(), updated=1, failed=1)
+        self.assertEqual(self.partner.name, "New")
 
     def test_filter_domain(self):
         self.pull_config.filter_domain = "[('ref', '!=', 'X2')]"

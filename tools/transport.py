@@ -230,9 +230,9 @@ class _Connections:
 
     def get_manager(self, url):
         """Return the urllib3 manager for a URL; a name that a proxy will look up is checked too."""
-        parts = urlsplit(url)
+        parts = urllib3.util.parse_url(url)
         proxy = self._proxies.get(parts.scheme)
-        if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        if not proxy or proxy_bypass(parts.netloc):
             return self._direct
         try:
             resolve(parts.hostname, _get_port(parts), _budget.allowed_hosts)
