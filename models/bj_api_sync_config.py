@@ -212,7 +212,7 @@ class BjApiSyncConfig(models.Model):
             if "last_id" in state:
                 config.push_progress = self.env._("First run: %(count)s records queued", count=state["count"])
             else:
-                config.push_progress = state and self.env._(
+                config.push_progress = bool(state) and self.env._(
                     "Queued all changes until %(since)s (UTC)", since=state["since"][:19]
                 )
 

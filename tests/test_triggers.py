@@ -97,6 +97,7 @@ class TestScheduledPush(DeliveryCase):
         record.invalidate_recordset()
 
     def test_everything_then_changes(self):
+        self.assertIs(self.config.push_progress, False, "nothing to show yet")
         with patch.object(bj_api_sync_push, "PAGE", 2):
             self.assertEqual(self.run_cron(), ["P1", "P2", "P3", "P4", "P5"])
         self.assertIn("until", self.config.push_progress)
