@@ -28,7 +28,7 @@ HARMLESS_HEADERS = re.compile(
     r"(accept|content)(-.*)?|cache-control|host|origin|prefer|referer|user-agent|x-requested-with", re.I
 )
 #: the most of the answer to a successful read that is kept, in bytes: the whole is in the database anyway
-READ_LIMIT = 8 * 1024
+READ_LIMIT = 4 * 1024
 #: a body above this size is cut at once, lest the queue of logs takes too much memory
 LARGE = 1024 * 1024
 
