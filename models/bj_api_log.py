@@ -244,18 +244,10 @@ class BjApiLog(models.Model):
         """
         if not rows:
             return self.browse()
-        names = dict.fromkeys(name for row in rows for name in row)
+        names = tuple(dict.fromkeys(name for row in rows for name in row))
         stored = [self._fields[name] for name in names]
-        columns = SQL(", ").join(SQL.identifier(name) for name in names)
         tuples = (tuple(field.convert_to_column_insert(row.get(field.name), self) for field in stored) for row in rows)
-        self.env.cr.execute(
-            SQL(
-                "INSERT INTO %s (%s) VALUES %s RETURNING id",
-                SQL.identifier(self._table),
-                columns,
-                SQL(", ").join(tuples),
-            )
-        )
+        self.env.cr.execute(SQL("%s VALUES %s RETURNING id", _insert_into(self._table, names), SQL(", ").join(tuples)))
         return self.browse(row[0] for row in self.env.cr.fetchall())
 
     @api.model
@@ -361,6 +353,12 @@ class BjApiLog(models.Model):
         logs = self.search([("create_date", "<", limit)], limit=GC_UNLINK_LIMIT, order="create_date")
         logs.unlink()
         return len(logs), int(len(logs) == GC_UNLINK_LIMIT)
+
+
+@functools.lru_cache(maxsize=64)
+def _insert_into(table, names):
+    """Return the beginning of a statement; logs have few different sets of values."""
+    return SQL("INSERT INTO %s (%s)", SQL.identifier(table), SQL(", ").join(map(SQL.identifier, names)))
 
 
 @functools.lru_cache(maxsize=64)
