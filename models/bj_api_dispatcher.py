@@ -9,6 +9,7 @@ from uuid import uuid4
 from psycopg2 import OperationalError
 
 from odoo import api, fields, models
+from odoo.fields import Domain
 from odoo.tools import SQL, config, groupby
 
 from ..tools import backoff
@@ -499,7 +500,9 @@ class BjApiDispatcher(models.AbstractModel):
             return
         at = fields.Datetime.now() + timedelta(seconds=int(wait) + 1)
         triggers = self.env["ir.cron.trigger"].sudo()
-        if not triggers.search_count([("cron_id", "=", cron.id), ("call_at", "<=", at)], limit=1):
+        # what started this run is still there for us, and gone when it ends
+        to_come = Domain("cron_id", "=", cron.id) & Domain("call_at", ">", fields.Datetime.now())
+        if not triggers.search_count(to_come & Domain("call_at", "<=", at), limit=1):
             cron._trigger(at)
         self.env.cr.commit()
         if wait < 60:
