@@ -4,6 +4,7 @@ from . import bj_api_sync_secret
 from . import bj_api_sync_config
 from . import bj_api_sync_config_edge
 from . import bj_api_sync_config_pull
+from . import bj_api_sync_config_pair
 from . import bj_api_sync_config_line
 from . import bj_api_sync_header
 from . import bj_api_sync_param
@@ -20,6 +21,7 @@ from . import bj_api_sync_outbound
 from . import bj_api_log
 from . import bj_api_delivery
 from . import bj_api_dispatcher
+from . import bj_api_link
 from . import bj_api_sync_push
 from . import bj_api_sync_pull
 from . import base_automation

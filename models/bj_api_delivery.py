@@ -20,6 +20,8 @@ DISPATCH = "model._cron_dispatch()"
 RETENTION_DAYS = "bj_api_sync.delivery_retention_days"
 NOW_SQL = "(clock_timestamp() AT TIME ZONE 'UTC')"
 NOW = SQL(NOW_SQL)
+#: where the cursor keeps what is held back, see `_hold`
+HELD = "bj.api.delivery.held"
 
 
 @contextmanager
@@ -163,12 +165,18 @@ class BjApiDelivery(models.Model):
         :return: the deliveries
         :rtype: odoo.models.BaseModel
         """
-        outbound = self.env["bj.api.sync.outbound"]
+        outbound, links = self.env["bj.api.sync.outbound"], self.env["bj.api.link"]
         config, kept, _skipped, _message = outbound._select(config, records)
         if not kept:
             return self.sudo().browse()
         self._lock_records(kept)
-        deliveries = self._insert(config, outbound._prepare_requests(config, kept), operation)
+        items = outbound._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), kept)
+        items, states = links._select_news(config, items, operation)
+        if not items:
+            return self.sudo().browse()
+        requests = outbound._prepare_requests(config, items)
+        deliveries = self._insert(config, requests, operation)
+        links._note_queued(config, states, requests, deliveries)
         self._wake_up()
         return deliveries
 
@@ -178,13 +186,27 @@ class BjApiDelivery(models.Model):
 
         Automation rules come with one record at a time: here they are put together again.
         """
-        precommit = self.env.cr.precommit
-        waiting = precommit.data.setdefault("bj.api.delivery", {})
-        if not waiting:
-            precommit.add(self._enqueue_waiting)
+        precommit, waiting = self.env.cr.precommit, self.env.cr.cache.get(HELD)
+        if waiting is None:
+            waiting = precommit.data.setdefault("bj.api.delivery", {})
+            if not waiting:
+                precommit.add(self._enqueue_waiting)
         known = waiting.setdefault((config.id, records._name), {})
         for record_id in records._ids:
             known.setdefault(record_id, operation)
+
+    @contextmanager
+    def _hold(self):
+        """Queue nothing within a block that waits for the commit: savepoints do what is to be done before it, too."""
+        waiting = self.env.cr.cache[HELD] = {}
+        try:
+            yield
+        finally:
+            del self.env.cr.cache[HELD]
+        for (config_id, model), operations in waiting.items():
+            config = self.env["bj.api.sync.config"].sudo().browse(config_id)
+            for record_id, operation in operations.items():
+                self._enqueue_at_commit(config, self.env[model].browse(record_id), operation)
 
     @api.model
     def _enqueue_waiting(self):

@@ -425,15 +425,18 @@ class BjApiSyncInbound(models.AbstractModel):
         records = self.env[plan.model].browse([row.record_id for row in rows])
         data = self._represent(selected, records)
         created = sum(row.created for row in rows)
+        conflicts = [{"index": row.item, "message": row.kept} for row in rows if row.kept]
         status = 207 if errors else 201 if rows and created == len(rows) else 200
         changes = before is not None and self._get_changes(plan, rows, records, before)
         if many:
-            meta = {"created": created, "updated": len(rows) - created, "failed": len(errors)}
+            meta = {"created": created, "updated": len(rows) - created - len(conflicts), "failed": len(errors)}
             answer = self._answer_list(status, data, errors, meta, records._ids)
         else:
             location = self._get_ref(endpoint, plan, records) if created and not operation.dry_run else ""
             body = {"status": "success", "data": data[0]}
             answer = Answer(status, body, location=location, record_ids=records._ids, count=1)
+        if conflicts:
+            answer.body["conflicts"] = conflicts
         if operation.dry_run:
             answer.body["changes"] = changes if many else changes[0]
         return answer
@@ -476,8 +479,9 @@ class BjApiSyncInbound(models.AbstractModel):
             matched = [row for row in rows if row.record_id]
             records = self.env[plan.model].browse([row.record_id for row in matched])
             before.update(zip((row.item for row in matched), self._represent(plan, records), strict=True))
-        mapper._store(rows)
-        self.env.flush_all()
+        with self.env["bj.api.link"]._receiving(plan, rows, [payloads[index] for index in items]):
+            mapper._store([row for row in rows if not row.kept])
+            self.env.flush_all()
         self._check_created(plan, [row.record_id for row in rows if row.created])
         return rows
 
@@ -614,11 +618,12 @@ class BjApiSyncInbound(models.AbstractModel):
 
     def _remove(self, endpoint, records):
         try:
-            if endpoint.delete_policy == "archive":
-                records.action_archive()
-            else:
-                records.unlink()
-            self.env.flush_all()
+            with self.env["bj.api.link"]._removing(endpoint.config_id, records) as found:
+                if endpoint.delete_policy == "archive":
+                    found.action_archive()
+                else:
+                    found.unlink()
+                self.env.flush_all()
         except AccessError:
             raise
         except REFUSALS as exc:

@@ -52,8 +52,10 @@ class BjApiSyncOutbound(models.AbstractModel):
         config, kept, skipped, message = self._select(config, records)
         if not config.active:
             return Result(error=message, results=[], skipped=len(skipped))
+        items = self._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), kept) if kept else []
+        self.env["bj.api.link"]._note_pushed(config, items)
         results = [
-            self._push_request(config, kept, request, timeout) for request in self._prepare_requests(config, kept)
+            self._push_request(config, kept, request, timeout) for request in self._prepare_requests(config, items)
         ]
         return Result.of(results, skipped=len(skipped))
 
@@ -113,20 +115,18 @@ class BjApiSyncOutbound(models.AbstractModel):
         return records.filtered(lambda record: record.id in kept)
 
     @api.model
-    def _prepare_requests(self, config, records):
+    def _prepare_requests(self, config, items):
         """Turn records into requests: one each, or lists of ``page_size`` (at most ``limit``) per address.
 
         A record that cannot be sent becomes a request with an error, so that the others go out.
 
+        :param list items: from :meth:`_serialize`
         :rtype: list[PreparedRequest]
         """
-        if not records:
-            return []
         method = config.http_method_ids.name
-        plan = self.env["bj.api.sync.mapper"]._plan(config.id)
         size = min(config.page_size, config.limit) if config.is_paginated and method != "GET" else 1
         pages, latest = [], {}
-        for record, payload, problem in self._serialize(plan, records):
+        for record, payload, problem in items:
             url, error = ("", problem) if problem else self._try_url(config, payload)
             page = latest.get(url)
             if error or not page or len(page[1]) == size:
@@ -306,12 +306,13 @@ class BjApiSyncOutbound(models.AbstractModel):
         # the change comes from this configuration: its own triggers have nothing to tell
         records = records.with_context(**self.env.context, bj_api_sync_from=config.id)
         problems = []
-        for index, record in enumerate(records):
-            try:
-                with self.env.cr.savepoint():
-                    self._write_answer(record, lines, answer, index, len(records))
-            except (UserError, ValueError, LookupError, DatabaseError) as exc:
-                problems.append(f"{record}: {exc}")
+        with self.env["bj.api.link"]._following(config, records):
+            for index, record in enumerate(records):
+                try:
+                    with self.env.cr.savepoint():
+                        self._write_answer(record, lines, answer, index, len(records))
+                except (UserError, ValueError, LookupError, DatabaseError) as exc:
+                    problems.append(f"{record}: {exc}")
         return problems and self.env._("Sent. Not everything was read back: %(problems)s", problems="; ".join(problems))
 
     @api.model

@@ -27,3 +27,4 @@ from . import test_views
 from . import test_xml
 from . import test_query
 from . import test_concurrency
+from . import test_two_way

@@ -48,7 +48,7 @@ class OdooServer:
         self.database, self.options, self.port = database, options, port or free_port()
 
     def __enter__(self):
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115  closed when the block ends
+        self.log = tempfile.TemporaryFile()
         odoo, arguments = (json.loads(os.environ[name]) for name in ("BJ_DEV_ODOO", "BJ_DEV_DB_ARGS"))
         options = ["-d", self.database, *arguments, "--addons-path", os.environ["BJ_DEV_ADDONS"], *self.options]
         command = [*odoo, *options, "--http-port", str(self.port)]
@@ -82,6 +82,18 @@ class OdooServer:
 
     def sql(self, query):
         return sql(query, self.database)
+
+    def rpc(self, model, method, *args, **options):
+        """Call a method of a model as the administrator."""
+        arguments = [self.database, 2, "admin", model, method, args, options]
+        params = {"service": "object", "method": "execute_kw", "args": arguments}
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", "/jsonrpc", json.dumps({"jsonrpc": "2.0", "params": params}), headers)
+            answer = json.loads(connection.getresponse().read())
+        if "error" in answer:
+            raise AssertionError(answer["error"]["data"]["debug"])
+        return answer.get("result")
 
     def call(self, method, path, payload=None, token=TOKEN, **headers):
         """Send one request on a connection of its own; return status, headers and body."""

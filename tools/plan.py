@@ -197,6 +197,8 @@ class Row:
     record_id: int = 0
     created: bool = False
     stored: bool = False
+    #: why the record stays as it is: a conflict
+    kept: str = ""
 
 
 @dataclass(slots=True)

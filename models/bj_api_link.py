@@ -1,0 +1,516 @@
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+
+from odoo import api, fields, models
+from odoo.exceptions import UserError
+from odoo.tools import SQL, groupby, ormcache
+
+from ..exceptions import RecordConflict
+from ..tools import codec
+from ..tools.plan import ABSENT, Batch
+from .bj_api_delivery import NOW, OPEN, OPEN_SQL
+
+#: they tell when and by whom a record was changed, not how it is
+STAMPS = ("write_date", "write_uid")
+#: ours, not received by the other system: what it sent may not know of it
+UNSENT = ("pending", "failed", "dead")
+#: seconds that a state waits at most whose record is on its way already, see `_note_queued`
+BACKOFF = 2
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An outbound configuration that is two-way with another one; without policy, it is archived."""
+
+    config_id: int
+    policy: str
+    tells_deletions: bool
+
+
+class BjApiLink(models.Model):
+    """What this Odoo and another system last told each other of a record.
+
+    Two states are compared by what would be sent of them: our own serialization, then and now. What the other system
+    rounds, trims or computes is in it already, and so never a difference.
+
+    * An **echo** is a state that just came in: ``direction`` is ``in``, and the hash the same. As soon as another one
+      is queued, not when it arrives, ``direction`` is ``out`` and nothing counts as an echo any more: a change and
+      its reversal (A, B, A) are both sent, whatever becomes of B. To send a state twice is harmless, to keep it
+      back is not.
+    * Both **agree** if the record is as it came in, or as it was sent with success: here it is the arrival that
+      counts. Else it was changed here since, and what comes in meets the conflict policy.
+    * A hash has the shape of the mapping before it: what another mapping made cannot be compared, and is neither an
+      echo nor a conflict.
+    """
+
+    _name = "bj.api.link"
+    _description = "API Link"
+    _rec_name = "external_id"
+    _order = "id desc"
+    _log_access = False
+
+    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade")
+    model = fields.Char("Model Name", required=True)
+    record_id = fields.Many2oneReference("Record", model_field="model", required=True)
+    external_id = fields.Char("External ID", help="The record identifier, as it was last exchanged.")
+    direction = fields.Selection([("in", "Came In"), ("out", "Went Out")], "Last Exchange", required=True)
+    in_date = fields.Datetime("Came in on")
+    in_hash = fields.Char("Hash of What Came In")
+    out_date = fields.Datetime("Went out on", help="When it was queued.")
+    out_hash = fields.Char("Hash of What Went Out")
+    delivery_id = fields.Many2one("bj.api.delivery", "Last Delivery", ondelete="set null", index="btree_not_null")
+    conflict_date = fields.Datetime("Conflict since", index="btree_not_null")
+    conflict_payload = fields.Json("What the Other System Has")
+    theirs = fields.Text("The Other System's", compute="_compute_sides")
+    ours = fields.Text(compute="_compute_sides")
+
+    _record_uniq = models.UniqueIndex("(config_id, record_id)")
+
+    @api.depends("conflict_payload")
+    def _compute_sides(self):
+        """Show both states; ours as it would be sent."""
+        outbound, mapper = self.env["bj.api.sync.outbound"], self.env["bj.api.sync.mapper"]
+        for link in self:
+            record = link.conflict_payload and link._get_records().exists()
+            items = record and outbound._serialize(mapper._plan(link.config_id.id), record)
+            link.theirs = link.conflict_payload and _dump(link.conflict_payload)
+            link.ours = items and (items[0][2] or _dump(items[0][1]))
+
+    # ------------------------------------------------------------------
+    # Actions
+    # ------------------------------------------------------------------
+
+    def action_take_theirs(self):
+        """Settle conflicts by writing what the other system has; what comes of it is sent: that may be but a part."""
+        self.check_access("write")
+        for link in self.filtered("conflict_date"):
+            link._apply(link.conflict_payload)
+        self.action_keep_ours()
+
+    def action_keep_ours(self):
+        """Settle conflicts by sending what is here."""
+        self.check_access("write")
+        self.filtered("conflict_date")._send()
+
+    def _send(self):
+        """Queue the records as they are when this transaction ends, whatever was told of them; no conflict is left."""
+        self.write({"direction": "out", "out_hash": False, "conflict_date": False, "conflict_payload": False})
+        for config, links in self.grouped("config_id").items():
+            records = self.env[config.model_name].browse(links.mapped("record_id"))
+            self.env["bj.api.delivery"]._enqueue_at_commit(config, records, "write")
+
+    def _apply(self, payload):
+        """Write a payload to the record, through the mapping it came by and as the user it came in as.
+
+        :raises UserError: if that is not possible
+        """
+        self.ensure_one()
+        counterpart = self.sudo().config_id.counterpart_id
+        record = self.env["bj.api.sync.outbound"]._run_as(counterpart, self.env[self.model].browse(self.record_id))
+        mapper = record.env["bj.api.sync.mapper"]
+        batch = Batch.of([payload])
+        rows = mapper._parse(mapper._plan(counterpart.id, "in"), batch, record._ids)
+        if batch.errors:
+            raise UserError("\n".join(fault["message"] for faults in batch.errors.by_item.values() for fault in faults))
+        mapper._store(rows)
+
+    # ------------------------------------------------------------------
+    # Pairs and states
+    # ------------------------------------------------------------------
+
+    @ormcache("config_id")
+    def _get_pairs(self, config_id):
+        """Return the outbound configurations that are two-way with a configuration.
+
+        :param int config_id: the configuration by which records come in
+        :rtype: tuple[Pair]
+        """
+        configs = self.env["bj.api.sync.config"].sudo().with_context(active_test=False)
+        return tuple(
+            Pair(config.id, config.conflict_policy if config.active else "", config.http_method_ids.name == "DELETE")
+            for config in configs.search([("counterpart_id", "=", config_id)])
+        )
+
+    @api.model
+    def _get_state_pairs(self, config_id):
+        """Return the pairs that tell how records are, each with its configuration."""
+        configs = self.env["bj.api.sync.config"].sudo()
+        pairs = [pair for pair in self._get_pairs(config_id) if not pair.tells_deletions]
+        return [(pair, configs.browse(pair.config_id)) for pair in pairs]
+
+    @api.model
+    def _find(self, config, record_ids):
+        return self.sudo().search([("config_id", "=", config.id), ("record_id", "in", list(record_ids))])
+
+    @api.model
+    def _get_states(self, config, record_ids):
+        """Return the states of records as they are now; of those that would be sent.
+
+        :return: record id -> hash, record identifier
+        :rtype: dict[int, tuple[str, str | None]]
+        """
+        outbound = self.env["bj.api.sync.outbound"]
+        records = outbound._run_as(config, self.env[config.model_name].browse(record_ids))
+        records = records and outbound._filter(config, records)
+        plan = self.env["bj.api.sync.mapper"]._plan(config.id)
+        return self._condense(plan, outbound._serialize(plan, records) if records else [])
+
+    @api.model
+    def _condense(self, plan, items):
+        """Return the states of records that are serialized already.
+
+        :param Plan plan: the outbound configuration
+        :param items: (record, payload, problem)
+        :rtype: dict[int, tuple[str, str | None]]
+        """
+        stamps = {line.path for line in plan.lines if line.field_name in STAMPS}
+        shape, states = _hash(_describe(plan))[:8], {}
+        for record, payload, _problem in items:
+            if payload is None:
+                continue
+            key = Batch.of([payload]).column(plan.identifier.path)[0] if plan.identifier else None
+            states[record.id] = (
+                f"{shape}:{_hash(_without(payload, stamps))}",
+                None if key is ABSENT or key is None else str(key),
+            )
+        return states
+
+    @api.model
+    def _note(self, config, direction, states, delivery_ids=None):
+        """Note what came in or goes out; one statement, which waits for nobody but who exchanges the same record."""
+        if not states:
+            return
+        self.flush_model()
+        delivery_ids = delivery_ids or {}
+        rows = SQL(", ").join(
+            SQL("(%s, %s, %s, %s, %s, %s, %s, %s::int)", config.id, config.model_name, *row)
+            for record_id, (state, key) in states.items()
+            for row in [(record_id, key, direction, state, fields.Datetime.now(), delivery_ids.get(record_id))]
+        )
+        names = {"hash": SQL.identifier(f"{direction}_hash"), "date": SQL.identifier(f"{direction}_date")}
+        self.env.cr.execute(
+            SQL(
+                """INSERT INTO bj_api_link AS l (config_id, model, record_id, external_id, direction,
+                                                 %(hash)s, %(date)s, delivery_id) VALUES %(rows)s
+                   ON CONFLICT (config_id, record_id) DO UPDATE
+                   SET model = excluded.model, external_id = coalesce(excluded.external_id, l.external_id),
+                       direction = excluded.direction, %(hash)s = excluded.%(hash)s, %(date)s = excluded.%(date)s,
+                       delivery_id = excluded.delivery_id, conflict_date = NULL, conflict_payload = NULL""",
+                rows=rows,
+                **names,
+            )
+        )
+        self.invalidate_model()
+
+    # ------------------------------------------------------------------
+    # Out
+    # ------------------------------------------------------------------
+
+    @api.model
+    def _select_news(self, config, items, operation):
+        """Leave out what the other system just told us, and what waits for somebody's decision.
+
+        :param items: (record, payload, problem)
+        :return: those to send, and their states where they are to be noted
+        :rtype: tuple[list, dict]
+        """
+        if operation == "unlink" or not config._is_two_way():
+            return items, {}
+        states = self._condense(self.env["bj.api.sync.mapper"]._plan(config.id), items)
+        for link in self._find(config, states):
+            if link.conflict_date or (link.direction == "in" and link.in_hash == states[link.record_id][0]):
+                del states[link.record_id]
+        return [item for item in items if item[0].id in states or item[1] is None], states
+
+    @api.model
+    def _note_queued(self, config, states, requests, deliveries):
+        """Note what was queued.
+
+        A state whose record is on its way already waits a random time: where both sides change a record at once, and
+        each answers the other, this has one of them be first, as with a collision on a wire.
+        """
+        if not states:
+            return
+        self.env.cr.execute(
+            SQL(
+                """UPDATE bj_api_delivery AS d SET next_attempt = d.next_attempt + interval '1s' * random() * %s
+                     FROM bj_api_link AS l JOIN bj_api_delivery AS e ON e.id = l.delivery_id
+                    WHERE l.config_id = %s AND l.record_id = ANY(d.record_ids) AND e.state = 'sending'
+                      AND l.record_id = ANY(%s) AND d.id = ANY(%s)""",
+                *(BACKOFF, config.id, list(states), list(deliveries._ids)),
+            )
+        )
+        pairs = zip(requests, deliveries._ids, strict=True)
+        ids = {record_id: delivery_id for request, delivery_id in pairs for record_id in request.record_ids}
+        self._note(config, "out", states, ids)
+
+    @api.model
+    def _note_pushed(self, config, items):
+        """Note what is sent at once, without a delivery."""
+        if config._is_two_way():
+            self._note(config, "out", self._condense(self.env["bj.api.sync.mapper"]._plan(config.id), items))
+
+    @contextmanager
+    def _following(self, config, records):
+        """Let what an answer writes to records become part of what was sent, if they are as they were sent."""
+        before = self._get_states(config, records._ids) if config._is_two_way() else {}
+        links = self._find(config, before) if before else self
+        sent = {link.record_id: link.delivery_id.id for link in links if link.out_hash == before[link.record_id][0]}
+        yield
+        if sent:
+            self._note(config, "out", self._get_states(config, list(sent)), sent)
+
+    # ------------------------------------------------------------------
+    # In
+    # ------------------------------------------------------------------
+
+    @contextmanager
+    def _receiving(self, plan, rows, payloads):
+        """Surround the writing of rows that came in.
+
+        Before, decide on those whose record was changed here since both sides agreed: a row that is not to be written
+        gets the reason (``kept``). After, note what was written, before anything is queued of it.
+
+        :param Plan plan: the configuration by which they come in
+        :param list payloads: one per row, as they came
+        """
+        pairs = self._get_state_pairs(plan.config_id)
+        if not pairs:
+            yield
+            return
+        with self.env["bj.api.delivery"]._hold():
+            open_ids = {
+                config: self._weigh(config, pair.policy, plan, rows, payloads) if pair.policy else ()
+                for pair, config in pairs
+            }
+            yield
+            for config, ids in open_ids.items():
+                written = [row.record_id for row in rows if not row.kept and row.record_id not in ids]
+                self._note(config, "in", self._get_states(config, written))
+
+    @api.model
+    def _weigh(self, config, policy, plan, rows, payloads):
+        """Apply the conflict policy.
+
+        :return: the ids of records that are not agreed on, even when the rows are written
+        :rtype: set[int]
+        """
+        by_id = {row.record_id: (row, payload) for row, payload in zip(rows, payloads, strict=True) if row.record_id}
+        links = self._find(config, by_id) if by_id else self
+        states = self._get_states(config, links.mapped("record_id")) if links else {}
+        links = links.filtered(lambda link: not link._is_agreed(states))
+        if not links:
+            return set()
+        changing = self._get_changing([by_id[link.record_id][0] for link in links])
+        whole = {link.record_id for link in links if self._is_whole(config, plan, by_id[link.record_id][1])}
+        # an open conflict is settled by whoever tells all of what is here
+        settled = {link.record_id for link in links if link.conflict_date} & whole - changing
+        open_ids = set(links.mapped("record_id")) - settled
+        disputed = links.filtered(lambda link: link.record_id in changing)
+        records = self.env[plan.model].browse(disputed.mapped("record_id"))
+        verdicts = {record.id: self._decide(policy, plan, by_id[record.id][1], record) for record in records}
+        for verdict, same in groupby(disputed, lambda link: verdicts[link.record_id]):
+            links = self.sudo().concat(*same)
+            items = {link: by_id[link.record_id] for link in links}
+            open_ids -= getattr(links, f"_resolve_{verdict}")(config, items, states, whole)
+        return open_ids
+
+    def _is_agreed(self, states):
+        """Tell whether both sides have the record as it is here, as far as that is known.
+
+        :param dict states: from :meth:`_get_states`
+        """
+        if self.conflict_date or (self.direction == "out" and self.delivery_id.state in (*OPEN, "dead")):
+            return False
+        known, (state, _key) = self[f"{self.direction}_hash"] or "", states.get(self.record_id, ("", None))
+        return state in ("", known) or known.partition(":")[0] != state.partition(":")[0]
+
+    @api.model
+    def _get_changing(self, rows):
+        """Return the ids of the records that rows would change, or records they link to."""
+        mapper, changing = self.env["bj.api.sync.mapper"], set()
+        nested = [(row, each) for row in rows for each in (row, *mapper._linked([row]))]
+        for _model, same in groupby(nested, lambda pair: pair[1].plan.model):
+            records = mapper._matched(same[0][1].plan, [each for _row, each in same])
+            for (row, each), record in zip(same, records, strict=True):
+                if not record or mapper._get_changes(each, record):
+                    changing.add(row.record_id)
+        return changing
+
+    @api.model
+    def _is_whole(self, config, plan, payload):
+        """Tell whether a payload has everything we would send: then nothing of ours is left when it is written."""
+        mapper, model = self.env["bj.api.sync.mapper"], self.env[plan.model]
+        own, batch = mapper._plan(config.id), Batch.of([payload])
+        # a script without a field may tell of any
+        names = {line.field_name for line in (*own.lines, *own.exec_lines)}
+        needed = {name for name in names if not name or mapper._is_writable(model._fields[name])}
+        told = {line.field_name for line in plan.lines if batch.column(line.path)[0] is not ABSENT}
+        return needed <= told | {plan.identifier.field_name if plan.identifier else "id"}
+
+    @api.model
+    def _decide(self, policy, plan, payload, record):
+        """Return the policy that applies to a record: *Newest* is one of the others."""
+        if policy != "newest":
+            return policy
+        line = next((line for line in plan.lines if line.field_name == "write_date"), None)
+        try:
+            theirs = line and codec.parse("datetime", Batch.of([payload]).column(line.path)[0])
+        except ValueError:
+            theirs = None
+        if not theirs:
+            return "ask"
+        return "remote" if theirs >= record.write_date.replace(microsecond=0) else "odoo"
+
+    def _resolve_remote(self, config, items, states, whole):
+        """What comes in is written. What remains of ours, or may still arrive there after it, is sent once more.
+
+        :param items: link -> row, payload
+        :param states: record id -> hash and identifier, as it is here
+        :param whole: ids of the records of which the payload tells all
+        :return: ids of the records that are agreed on when they are written
+        :rtype: set[int]
+        """
+        ids = set(self.mapped("record_id"))
+        agreed = (ids & whole) - self._withdraw(config, ids)
+        self.filtered(lambda link: link.record_id not in agreed)._send()
+        return agreed
+
+    def _resolve_odoo(self, config, items, states, whole):
+        """What comes in is not written, and our state is sent, unless it waits for that anyway."""
+        for link, (row, _payload) in items.items():
+            row.kept = self.env._("Not written: the record was changed here too, and that is what counts.")
+            waits = link.direction == "out" and link.delivery_id.state in ("pending", "failed")
+            if not waits or link.out_hash != states.get(link.record_id, ("",))[0]:
+                link._send()
+        return set()
+
+    def _resolve_ask(self, config, items, states, whole):
+        """What comes in is kept until somebody decides; nothing is sent of the record until then."""
+        self._withdraw(config, self.mapped("record_id"))
+        for link, (row, payload) in items.items():
+            row.kept = self.env._("Not written yet: the record was changed here too, and somebody has to decide.")
+            known = link.conflict_payload or {}
+            values = {"conflict_payload": _merge(known, payload)}
+            link.write(values | ({} if link.conflict_date else {"conflict_date": fields.Datetime.now()}))
+        names = ", ".join(self.mapped(lambda link: link.external_id or str(link.record_id))[:10])
+        message = self.env._("Changed on both sides, see the Links of this configuration: %s", names)
+        config._notify_responsible(self.env._("Conflicts wait for a decision"), message)
+        return set()
+
+    @api.model
+    def _withdraw(self, config, record_ids):
+        """Cancel what was not sent of records.
+
+        :return: the ids of those of which something may arrive all the same
+        :rtype: set[int]
+        """
+        domain = [("config_id", "=", config.id), ("record_id", "in", list(record_ids)), ("operation", "!=", "unlink")]
+        deliveries = self.env["bj.api.delivery"].sudo().search([*domain, ("state", "in", UNSENT)])
+        message = self.env._("Overruled by what came in.")
+        deliveries._set_state(UNSENT, "cancelled", last_error=message, done_date=NOW)
+        self.env.cr.execute(
+            SQL(
+                "SELECT DISTINCT unnest(record_ids) FROM bj_api_delivery WHERE config_id = %(config)s AND %(open)s"
+                " AND (record_id = ANY(%(ids)s) OR record_id IS NULL AND record_ids && %(ids)s)",
+                config=config.id,
+                ids=list(record_ids),
+                open=SQL(OPEN_SQL),
+            )
+        )
+        return {row[0] for row in self.env.cr.fetchall()} & set(record_ids)
+
+    @contextmanager
+    def _removing(self, config_id, records):
+        """Surround the deletion or archiving of records because the other system did so: it is not told.
+
+        That holds for these very records: what is deleted along with them it may not know.
+
+        :param int config_id: the configuration by which it came in
+        :return: the records, to work on
+        :raises RecordConflict: if one was changed here since, and that counts
+        """
+        if not self._get_pairs(config_id):
+            yield records
+            return
+        pairs = self._get_state_pairs(config_id)
+        for pair, config in pairs:
+            links = self._find(config, records._ids)
+            states = self._get_states(config, links.mapped("record_id")) if pair.policy else {}
+            disputed = links.filtered(lambda link, states=states: not link._is_agreed(states))
+            if disputed and pair.policy not in ("", "remote"):
+                raise RecordConflict(self.env._("it was changed here since you last heard of it."))
+            if disputed:
+                self._withdraw(config, disputed.mapped("record_id"))
+        with self.env["bj.api.delivery"]._hold():
+            yield records.with_context(bj_api_sync_removed=(config_id, records._ids))
+            for _pair, config in pairs:  # those that are archived
+                self._note(config, "in", self._get_states(config, records._ids))
+
+    @api.model
+    def _skip_removed(self, config, records):
+        """Return the records without those whose deletion came in from the configuration's other system."""
+        config_id, ids = self.env.context.get("bj_api_sync_removed", (0, ()))
+        if not config_id or config.counterpart_id.id != config_id:
+            return records
+        return records.filtered(lambda record: record.id not in ids)
+
+    # ------------------------------------------------------------------
+    # Keeping
+    # ------------------------------------------------------------------
+
+    @api.autovacuum
+    def _gc_links(self):
+        """Delete the links of records that are gone."""
+        configs = self.env["bj.api.sync.config"].with_context(active_test=False)
+        for config in configs.search([("link_ids", "!=", False)]):
+            model = self.env[config.model_name]
+            if model._auto and not model._table_query:
+                self.env.cr.execute(
+                    SQL(
+                        "DELETE FROM bj_api_link AS l WHERE config_id = %s"
+                        " AND NOT EXISTS (SELECT FROM %s AS r WHERE r.id = l.record_id)",
+                        *(config.id, SQL.identifier(model._table)),
+                    )
+                )
+
+    def _get_records(self):
+        """Return the records as they would be sent."""
+        records = self.env[self[:1].model].browse(self.mapped("record_id"))
+        return self.env["bj.api.sync.outbound"]._run_as(self[:1].sudo().config_id, records)
+
+
+def _hash(value):
+    return sha256(json.dumps(value, default=str).encode()).hexdigest()
+
+
+def _dump(value):
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _describe(plan):
+    """Return what decides on the shape of a plan's payloads."""
+    return [
+        (line.key, line.field_name, line.value_type, line.script, line.relation_output, line.digits)
+        + ((_describe(line.mapping),) if line.mapping else ())
+        for line in (*plan.lines, *plan.exec_lines)
+    ]
+
+
+def _without(payload, paths, path=()):
+    """Return an object without some paths."""
+    return {
+        key: _without(value, paths, (*path, key)) if isinstance(value, dict) else value
+        for key, value in payload.items()
+        if (*path, key) not in paths
+    }
+
+
+def _merge(known, news):
+    """Return an object with what is new in another one, nested objects included."""
+    return known | {
+        key: _merge(known[key], value) if isinstance(value, dict) and isinstance(known.get(key), dict) else value
+        for key, value in news.items()
+    }

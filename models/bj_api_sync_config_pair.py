@@ -1,0 +1,85 @@
+from odoo import api, fields, models
+from odoo.exceptions import ValidationError
+
+
+class BjApiSyncConfig(models.Model):
+    """Two-way: an outbound configuration, and the one by which the other system's changes come in."""
+
+    _inherit = "bj.api.sync.config"
+
+    counterpart_id = fields.Many2one(
+        "bj.api.sync.config",
+        "Two-Way with",
+        ondelete="set null",
+        tracking=True,
+        index="btree_not_null",
+        help="The configuration by which the same records come in from the other system. What just came in is not "
+        "sent back, and what was changed on both sides meets the conflict policy.",
+    )
+    conflict_policy = fields.Selection(
+        [
+            ("remote", "Other System Wins"),
+            ("odoo", "Odoo Wins"),
+            ("newest", "Newest Wins"),
+            ("ask", "Ask"),
+        ],
+        required=True,
+        default="remote",
+        tracking=True,
+        help="What happens when a record comes in that was changed here and did not arrive there yet. Other System "
+        "Wins: it is written. Odoo Wins: it is not, and ours is sent. Newest Wins: as the other system's date of "
+        "change says, which a line of the field Last Updated on brings. Ask: it waits under Links.",
+    )
+    link_ids = fields.One2many("bj.api.link", "config_id", "Links")
+    link_count = fields.Integer(compute="_compute_link_count")
+    conflict_count = fields.Integer(compute="_compute_link_count")
+
+    def _compute_link_count(self):
+        groups = self.env["bj.api.link"]._read_group(
+            [("config_id", "in", self.ids)], ["config_id"], ["__count", "conflict_date:count"]
+        )
+        counts = {config: numbers for config, *numbers in groups}
+        for config in self:
+            config.link_count, config.conflict_count = counts.get(config, (0, 0))
+
+    @api.constrains("counterpart_id", "conflict_policy", "request_type", "model_id", "is_pull")
+    def _check_counterpart(self):
+        self |= self.sudo().search([("counterpart_id", "in", self.ids)])
+        for config in self.filtered("counterpart_id"):
+            other = config.counterpart_id
+            comes_in = other.request_type == "in" or other.is_pull
+            if config.request_type != "out" or config.is_pull or not comes_in or other == config or other.model_id != config.model_id:
+                raise ValidationError(
+                    self.env._(
+                        "%(config)s cannot be two-way with %(other)s: it takes an outbound configuration, and one by "
+                        "which records of the same model come in.",
+                        config=config.name,
+                        other=other.name,
+                    )
+                )
+            if config.conflict_policy == "newest" and "write_date" not in other.line_ids.field_id.mapped("name"):
+                raise ValidationError(
+                    self.env._(
+                        "%(config)s: for “Newest Wins”, %(other)s needs a line of the field Last Updated on: the key "
+                        "by which the other system tells when it changed the record.",
+                        config=config.name,
+                        other=other.name,
+                    )
+                )
+
+    def action_open_links(self):
+        """Open the links of this configuration, its conflicts first."""
+        self.ensure_one()
+        action = self.env["ir.actions.actions"]._for_xml_id("bj_api_sync.action_bj_api_link")
+        context = {"search_default_conflicts": self.conflict_count > 0}
+        return action | {"domain": [("config_id", "=", self.id)], "context": context}
+
+    def action_push_again(self):
+        """Forget what the other system has: all of it counts as news."""
+        self.link_ids.write({"in_hash": False, "out_hash": False})
+        return super().action_push_again()
+
+    def _is_two_way(self):
+        """Tell whether this configuration tells another system how records are that also come in from there."""
+        self.ensure_one()
+        return bool(self.counterpart_id) and self.http_method_ids.name != "DELETE"

@@ -1,0 +1,155 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from odoo.tests import BaseCase, tagged
+
+from .common_server import TOKEN, OdooServer, database_copy, free_port, needs_template
+
+#: what both sides tell each other of a partner
+KEYS = {"ref": "code", "name": "name", "city": "address.city", "write_date": "changed"}
+
+
+@tagged("-at_install", "post_install")
+@needs_template
+class TestTwoDatabases(BaseCase):
+    """Two Odoo servers on two databases that tell each other of every change of a partner."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.sides, ports = [], (free_port(), free_port())
+        for name, port, other in zip("ab", ports, reversed(ports), strict=True):
+            database = cls.enterClassContext(database_copy(f"two_way_{name}"))
+            options = ("--workers", "0", "--max-cron-threads", "1")
+            side = cls.enterClassContext(OdooServer(database, *options, port=port))
+            cls.set_up_side(side, f"http://127.0.0.1:{other}/bj_api_sync/v1/peers")
+            cls.sides.append(side)
+        cls.a, cls.b = cls.sides
+
+    @classmethod
+    def set_up_side(cls, side, url):
+        side.rpc("ir.config_parameter", "set_param", "bj_api_sync.allowed_hosts", "127.0.0.1")
+        model = side.rpc("ir.model", "search", [("model", "=", "res.partner")])[0]
+        names = side.rpc(
+            "ir.model.fields", "search_read", [("model", "=", "res.partner"), ("name", "in", list(KEYS))], ["name"]
+        )
+        fields = {field["name"]: field["id"] for field in names}
+        methods = {row["name"]: row["id"] for row in side.rpc("bj.http.method", "search_read", [], ["name"])}
+
+        def config(name, methods, **values):
+            lines = [
+                {"field_id": fields[field], "external_key": key, "is_record_identifier": field == "ref"}
+                for field, key in KEYS.items()
+            ]
+            values |= {"name": name, "model_id": model, "bearer_token": TOKEN, "http_method_ids": [(6, 0, methods)]}
+            return side.rpc("bj.api.sync.config", "create", values | {"line_ids": [(0, 0, line) for line in lines]})
+
+        inbound = config("Peer in", list(methods.values()), endpoint="peers", record_id_type="identifier")
+        out = {"request_type": "out", "counterpart_id": inbound, "filter_domain": "[('ref', '!=', False)]"}
+        side.out = config("Peer out", [methods["POST"]], **out, request_url=url)
+        side.gone = config("Peer gone", [methods["DELETE"]], **out, request_url=f"{url}/{{code}}")
+        for out, trigger in ((side.out, "on_create_or_write"), (side.gone, "on_unlink")):
+            action = {"name": "Push", "model_id": model, "state": "bj_api_sync", "bj_api_sync_config_id": out}
+            rule = {"name": "Push", "model_id": model, "trigger": trigger, "action_server_ids": [(0, 0, action)]}
+            side.rpc("base.automation", "create", rule)
+
+    def at_once(self, function):
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(function, self.sides))
+
+    def settle(self, quiet=0.3):
+        """Wait until nothing is queued any more on either side, and stays so; return how many deliveries each has."""
+        query = "SELECT state, count(*) FROM bj_api_delivery GROUP BY state ORDER BY state"
+        started, before, since = time.monotonic(), None, 0
+        while time.monotonic() < started + 20:
+            now = [dict(side.sql(query)) for side in self.sides]
+            if now != before or {"pending", "sending", "failed"} & {*now[0], *now[1]}:
+                before, since = now, time.monotonic()
+            if time.monotonic() > since + quiet:
+                return [sum(states.values()) for states in now]
+            time.sleep(0.05)
+        logs = "\n\n".join(side.read_log()[-2000:] for side in self.sides)
+        raise AssertionError(f"does not settle: {now}\n{logs}")
+
+    def find(self, side, code):
+        return side.rpc("res.partner", "search_read", [("ref", "=", code)], ["name", "city"])
+
+    def write(self, side, code, **values):
+        side.rpc("res.partner", "write", side.rpc("res.partner", "search", [("ref", "=", code)]), values)
+
+    def assert_same(self, code, **values):
+        found = [self.find(side, code) for side in self.sides]
+        self.assertEqual([len(records) for records in found], [1, 1])
+        for [record] in found:
+            self.assertEqual({name: record[name] for name in values}, values)
+
+    def create_both(self, code):
+        self.a.rpc("res.partner", "create", {"ref": code, "name": "Before", "city": "Graz"})
+        self.settle()
+
+    def set_policies(self, *policies):
+        for side, policy in zip(self.sides, policies, strict=True):
+            side.rpc("bj.api.sync.config", "write", side.out, {"conflict_policy": policy})
+
+    def test_there_and_nothing_back(self):
+        a, b = self.settle()
+        self.create_both("T-1")
+        self.assert_same("T-1", name="Before", city="Graz")
+        self.write(self.a, "T-1", name="From A")
+        self.assertEqual(self.settle(), [a + 2, b], "a creation and a change")
+        self.assert_same("T-1", name="From A")
+        self.write(self.b, "T-1", city="Linz")
+        self.assertEqual(self.settle(), [a + 2, b + 1])
+        self.assert_same("T-1", name="From A", city="Linz")
+        self.write(self.a, "T-1", name="Before")  # there and back again is news
+        self.assertEqual(self.settle(2), [a + 3, b + 1])
+        self.assert_same("T-1", name="Before")
+
+    def test_created_on_both(self):
+        a, b = self.settle()
+        self.at_once(lambda side: side.rpc("res.partner", "create", {"ref": "T-2", "name": "Twin", "city": "Wien"}))
+        count_a, count_b = self.settle()
+        self.assert_same("T-2", name="Twin", city="Wien")
+        self.assertLessEqual(max(count_a - a, count_b - b), 3)
+
+    def test_deleted(self):
+        self.create_both("T-3")
+        a, b = self.settle()
+        self.b.rpc("res.partner", "unlink", self.b.rpc("res.partner", "search", [("ref", "=", "T-3")]))
+        self.assertEqual(self.settle(), [a, b + 1])
+        self.assertEqual([self.find(side, "T-3") for side in self.sides], [[], []])
+
+    def change_both(self, code, *policies):
+        """Change a partner on both sides while nothing is sent, then have both send at the same moment."""
+        for side, policy in zip(self.sides, policies, strict=True):
+            side.rpc("bj.api.sync.config", "write", side.out, {"conflict_policy": policy})
+        self.create_both(code)
+        before = self.settle()
+        self.at_once(lambda side: side.rpc("bj.api.sync.config", "action_pause", side.out))
+        self.write(self.a, code, name="From A")
+        time.sleep(1)  # dates tell seconds apart
+        self.write(self.b, code, name="From B")
+        self.at_once(lambda side: side.rpc("bj.api.sync.config", "action_resume", side.out))
+        for now, then in zip(self.settle(), before, strict=True):
+            self.assertLessEqual(now - then, 6)
+        return [self.find(side, code)[0]["name"] for side in self.sides]
+
+    def test_one_side_wins(self):
+        self.assertEqual(self.change_both("T-4", "odoo", "remote"), ["From A", "From A"])
+
+    def test_newest_wins(self):
+        self.assertEqual(self.change_both("T-5", "newest", "newest"), ["From B", "From B"])
+
+    def test_the_same_policy_on_both_sides(self):
+        """Whoever it is that wins, it is the same one on both sides."""
+        for policy in ("remote", "odoo"):
+            with self.subTest(policy=policy):
+                name_a, name_b = self.change_both(f"T-6-{policy}", policy, policy)
+                self.assertEqual(name_a, name_b)
+
+    def test_ask(self):
+        self.assertEqual(self.change_both("T-7", "ask", "odoo"), ["From A", "From B"])
+        link = self.a.rpc("bj.api.link", "search", [("conflict_date", "!=", False)])
+        self.a.rpc("bj.api.link", "action_take_theirs", link)
+        self.settle()
+        self.assert_same("T-7", name="From B")
