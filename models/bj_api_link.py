@@ -305,10 +305,10 @@ class BjApiLink(models.Model):
             return set()
         changing = self._get_changing([by_id[link.record_id][0] for link in links])
         whole = {link.record_id for link in links if self._is_whole(config, plan, by_id[link.record_id][1])}
-        # an open conflict is settled by whoever tells all of what is here
-        settled = {link.record_id for link in links if link.conflict_date} & whole - changing
-        open_ids = set(links.mapped("record_id")) - settled
-        disputed = links.filtered(lambda link: link.record_id in changing)
+        # who tells all of what is here settles an open conflict, who tells a part adds to it
+        waiting = {link.record_id for link in links if link.conflict_date}
+        open_ids = set(links.mapped("record_id")) - (waiting & whole - changing)
+        disputed = links.filtered(lambda link: link.record_id in changing | waiting & open_ids)
         records = self.env[plan.model].browse(disputed.mapped("record_id"))
         verdicts = {record.id: self._decide(policy, plan, by_id[record.id][1], record) for record in records}
         for verdict, same in groupby(disputed, lambda link: verdicts[link.record_id]):

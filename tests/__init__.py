@@ -8,6 +8,7 @@ from . import test_demo
 from . import test_edge
 from . import test_inbound
 from . import test_laws
+from . import test_link
 from . import test_log
 from . import test_mapping
 from . import test_neutralize

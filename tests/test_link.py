@@ -1,0 +1,517 @@
+from datetime import timedelta
+
+from odoo.exceptions import AccessError, ValidationError
+from odoo.fields import Command, Datetime
+from odoo.tests import HttpCase, new_test_user, tagged
+
+from ..tools.plan import Operation
+from .common import TOKEN, ApiHttpCase
+from .test_delivery import DeliveryCase
+
+METHODS = ("get", "post", "put", "patch", "delete")
+WHOLE = {"name": "Theirs", "address": {"city": "Wien"}}
+
+
+class TwoWayCase(DeliveryCase, HttpCase):
+    """Partners that go out and come in, and a rule that sends every change of them."""
+
+    call, assert_answer = ApiHttpCase.call, ApiHttpCase.assert_answer
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.inbound = cls.make_inbound()
+        cls.config.write({"counterpart_id": cls.inbound.id, "filter_domain": "[('ref', '!=', False)]"})
+
+    def setUp(self):
+        super().setUp()
+        self.rule = self.make_rule(self.make_action(), fields=())
+
+    @classmethod
+    def make_inbound(cls, **values):
+        methods = [cls.env.ref(f"bj_api_sync.http_method_{name}").id for name in METHODS]
+        values = {"request_type": "in", "endpoint": "peers", "record_id_type": "identifier", **values}
+        credentials = {"authorization_type": "bearer", "bearer_token": TOKEN}
+        return cls.make_config(**values, **credentials, name="Partners in", http_method_ids=[Command.set(methods)])
+
+    def add_date(self):
+        """Have both sides tell when they changed a record."""
+        field = self.env["ir.model.fields"]._get("res.partner", "write_date").id
+        for config in (self.config, self.inbound):
+            config.line_ids = [Command.create({"field_id": field, "external_key": "changed"})]
+
+    def receive(self, payload=None, code="P1", status=200, method="PATCH", **headers):
+        """Let something come in; return the body of the answer."""
+        payload = WHOLE if payload is None else payload
+        return self.assert_answer(self.call(method, f"/peers/{code}", payload, headers=headers), status)
+
+    def receive_list(self, items, status=200):
+        return self.assert_answer(self.call("POST", "/peers", items), status)
+
+    def queued(self, *states):
+        """The deliveries that were queued, oldest first."""
+        self.env.cr.flush()
+        domain = [("config_id", "=", self.config.id), *([("state", "in", states)] if states else [])]
+        return self.env["bj.api.delivery"].search(domain, order="id")
+
+    def link(self, partner=None):
+        domain = [("config_id", "=", self.config.id), ("record_id", "=", (partner or self.partner).id)]
+        return self.env["bj.api.link"].search(domain)
+
+    def agree(self):
+        """Have both sides know the partner as it is."""
+        self.partner.name = "Agreed"
+        self.queued()
+        self.dispatch()
+        self.assertEqual(self.link().delivery_id.state, "sent")
+        self.receiver.clear()
+
+    def dispute(self, policy, status=None):
+        """Change the partner here after both sides agreed; ``status`` is what the other system answers to that."""
+        self.agree()
+        self.config.conflict_policy = policy
+        self.partner.name = "Ours"
+        delivery = self.queued()[-1]
+        if status:
+            self.receiver.on("/partners", status=status)
+            self.dispatch()
+        return delivery
+
+    def sent_names(self):
+        """Send what is queued; return the names that the other system got."""
+        self.queued()
+        self.pass_time(10)
+        self.dispatch()
+        return [request.json["name"] for request in self.receiver.requests]
+
+
+@tagged("post_install", "-at_install")
+class TestEcho(TwoWayCase):
+    """What just came in is not sent back, and nothing else is kept back."""
+
+    def test_nothing_back(self):
+        self.receive_list([{"code": "N1", "name": "New"}, {"code": "P1", "name": "Known"}])
+        self.receive()
+        self.assertFalse(self.queued())
+        self.assertEqual(self.link().direction, "in")
+        self.assertEqual(self.link().external_id, "P1")
+
+    def test_change_after_it_came_in(self):
+        self.receive()
+        self.partner.city = "Linz"
+        self.assertEqual(len(self.queued()), 1)
+
+    def test_there_and_back_again(self):
+        """A, B, A: the other system got B, so A is news; also if B is given up, or did not go yet."""
+        for status in (200, 400, None):
+            with self.subTest(status=status):
+                self.receive({"name": "A"})
+                self.receiver.on("/partners", status=status or 200)
+                known = len(self.queued())
+                self.partner.name = "B"
+                self.queued()
+                if status:
+                    self.dispatch()
+                self.partner.name = "A"
+                self.assertEqual(len(self.queued()), known + 2)
+                self.receiver.clear()
+                self.assertEqual(self.sent_names()[-1], "A")
+
+    def test_same_transaction(self):
+        """What is changed here after it came in, and before the commit, is news."""
+        endpoint = self.env["bj.api.sync.inbound"]._endpoint("peers")
+        self.env["bj.api.sync.inbound"]._handle(endpoint, Operation("PATCH", "P1", {}, WHOLE))
+        self.partner.city = "Linz"
+        self.assertEqual(self.sent_names(), ["Theirs"])
+        self.assertEqual(self.receiver.requests[0].json["address"]["city"], "Linz")
+
+    def test_what_they_make_of_it(self):
+        """A peer that keeps half of what it gets, and says so: that is what both know then."""
+        self.agree()
+        self.receive({"name": "Agr"})
+        self.receive({"name": "Agr"})
+        self.assertEqual(len(self.queued()), 1)
+        self.assertEqual(self.partner.name, "Agr")
+
+    def test_savepoints(self):
+        """They run what waits for the commit, also in the middle of what comes in."""
+        self.env["base.automation"].create(
+            {
+                "name": "Savepoint",
+                "model_id": self.config.model_id.id,
+                "trigger": "on_create_or_write",
+                "action_server_ids": [
+                    Command.create(
+                        {
+                            "name": "Savepoint",
+                            "model_id": self.config.model_id.id,
+                            "state": "code",
+                            "code": "with_savepoint = env.cr.savepoint()\nwith_savepoint.close(rollback=False)",
+                        }
+                    )
+                ],
+            }
+        )
+        self.receive()
+        self.assertFalse(self.queued())
+
+    def test_date_of_change(self):
+        """When a record was changed is sent, but is no difference."""
+        self.add_date()
+        self.config.conflict_policy = "odoo"
+        self.receive({"name": "Same"})
+        self.env.cr.execute("UPDATE res_partner SET write_date = write_date + interval '1h'")
+        self.env.invalidate_all()
+        self.config._enqueue(self.partner)
+        self.assertFalse(self.queued())
+        self.assertNotIn("conflicts", self.receive())
+
+    def test_scheduled_push_and_everything_again(self):
+        self.receive()
+        self.env["bj.api.sync.push"]._enqueue_changes(self.config)
+        self.assertNotIn(self.partner.id, self.queued().mapped("record_id"))
+        self.config.action_push_again()
+        self.env["bj.api.sync.push"]._enqueue_changes(self.config)
+        self.assertIn(self.partner.id, self.queued().mapped("record_id"))
+
+    def test_sent_at_once(self):
+        """What code sends without a delivery is what went out last, too."""
+        self.receive({"name": "A"})
+        self.rule.active = False
+        self.partner.name = "B"
+        self.push()
+        self.rule.active = True
+        self.partner.name = "A"
+        self.assertEqual(len(self.queued()), 1)
+
+    def test_new_mapping(self):
+        """States of another mapping cannot be compared: neither an echo nor a conflict."""
+        self.receive()
+        field = self.env["ir.model.fields"]._get("res.partner", "street").id
+        self.config.conflict_policy = "odoo"
+        self.config.line_ids = [Command.create({"field_id": field, "external_key": "street"})]
+        self.assertNotIn("conflicts", self.receive({"name": "Again"}))
+        self.receive({"name": "Once more"})
+        self.assertFalse(self.queued())
+
+    def test_read_from_answer(self):
+        """What the answer brings is agreed on."""
+        self.read_back(self.config, comment="id")
+        self.config.line_ids.filtered("response_key").external_key = "their_id"
+        self.receiver.on("/partners", body={"id": "<p>77</p>"})
+        self.agree()
+        self.assertEqual(str(self.partner.comment), "<p>77</p>")
+        self.config.conflict_policy = "odoo"
+        self.assertNotIn("conflicts", self.receive())
+        self.assertEqual(self.partner.name, "Theirs")
+
+    def test_configurations_that_are_no_pair(self):
+        """They have no links, and cost nothing."""
+        self.config.counterpart_id = False
+        self.receive()
+        self.assertEqual(len(self.queued()), 1)
+        self.assertFalse(self.env["bj.api.link"].search([]))
+        links, plan = self.env["bj.api.link"], self.env["bj.api.sync.mapper"]._plan(self.inbound.id)
+        config = self.config.sudo()
+        config._is_two_way()
+        with self.assertQueryCount(0), links._receiving(plan, [], []), links._removing(self.inbound.id, self.partner):
+            links._select_news(config, [], "write")
+            links._note_queued(config, {}, [], [])
+            links._note_pushed(config, [])
+
+    def count_queries(self, records, name):
+        """Change records here, let other changes come in, and count the queries of that up to the commit."""
+        inbound = self.env["bj.api.sync.inbound"]
+        endpoint = inbound._endpoint("peers")
+        records.write({"name": f"Ours {name}"})
+        self.queued()
+        items = [{"code": record.ref, **WHOLE, "name": name} for record in records]
+        self.env.invalidate_all()
+        before = self.env.cr.sql_log_count
+        inbound._handle(endpoint, Operation("POST", "", {}, items))
+        self.env.cr.flush()
+        return self.env.cr.sql_log_count - before
+
+    def test_queries(self):
+        """What a pair costs does not depend on the number of records."""
+        self.inbound.tracking_disable = True
+        records = self.env["res.partner"].create([{"name": "Many", "ref": f"M{number}"} for number in range(40)])
+        costs = {}
+        for policy in ("", "remote", "odoo", "ask"):
+            self.config.write({"counterpart_id": policy and self.inbound.id, "conflict_policy": policy or "remote"})
+            self.count_queries(records[:1], f"{policy} warms up")
+            few, many = (self.count_queries(some, f"Theirs {policy}") for some in (records[:2], records[2:]))
+            costs[policy] = (few, many)
+        for few, many in costs.values():
+            self.assertLessEqual(many, few, costs)
+
+
+@tagged("post_install", "-at_install")
+class TestConflict(TwoWayCase):
+    """A record comes in that was changed here since both sides agreed."""
+
+    def test_no_conflict(self):
+        self.agree()
+        for policy in ("odoo", "ask", "remote"):
+            self.config.conflict_policy = policy
+            self.assertNotIn("conflicts", self.receive({"name": policy}))
+            self.assertEqual(self.partner.name, policy)
+        self.assertEqual(len(self.queued()), 1)
+
+    def test_their_echo(self):
+        """A peer that sends back what it just got, before it answered."""
+        delivery = self.dispute("ask")
+        self.assertNotIn("conflicts", self.receive({"name": "Ours", "address": {"city": "Graz"}}))
+        self.assertEqual(delivery.state, "pending")
+        self.assertEqual(self.sent_names(), ["Ours"])
+
+    def test_remote_wins(self):
+        delivery = self.dispute("remote")
+        self.assertNotIn("conflicts", self.receive())
+        self.assertEqual((self.partner.name, delivery.state), ("Theirs", "cancelled"))
+        self.assertEqual(self.sent_names(), [])
+        self.partner.name = "Ours"
+        self.assertEqual(self.sent_names(), ["Ours"])
+
+    def test_remote_wins_in_part(self):
+        """What they did not tell of remains ours, and is sent."""
+        delivery = self.dispute("remote")
+        self.partner.city = "Linz"
+        self.receive({"name": "Theirs"})
+        self.assertEqual(delivery.state, "cancelled")
+        self.assertEqual(self.sent_names(), ["Theirs"])
+        self.assertEqual(self.receiver.requests[0].json["address"]["city"], "Linz")
+
+    def test_remote_wins_while_ours_is_on_its_way(self):
+        """It may arrive after theirs went: what counts is sent once more, a little later."""
+        delivery = self.dispute("remote")
+        self.env.flush_all()
+        self.env.cr.execute("UPDATE bj_api_delivery SET state = 'sending' WHERE id = %s", [delivery.id])
+        self.env.invalidate_all()
+        self.receive()
+        later = self.queued()[-1]
+        self.assertNotEqual(later, delivery)
+        self.assertIn("Theirs", later.body_text)
+        self.assertGreater(later.next_attempt, later.create_date)
+
+    def test_odoo_wins(self):
+        delivery = self.dispute("odoo")
+        answer = self.receive()
+        self.assertEqual(answer["data"]["name"], "Ours")
+        self.assertEqual(answer["conflicts"][0]["index"], 0)
+        self.assertEqual((self.partner.name, delivery.state), ("Ours", "pending"))
+        self.assertEqual(self.sent_names(), ["Ours"])
+        self.assertNotIn("conflicts", self.receive())
+
+    def test_odoo_wins_after_it_gave_up(self):
+        delivery = self.dispute("odoo", status=400)
+        self.assertEqual(delivery.state, "dead")
+        self.receiver.clear()
+        self.receive()
+        self.assertEqual(self.sent_names(), ["Ours"])
+
+    def test_odoo_wins_before_it_was_queued(self):
+        self.receive({"name": "A"})
+        self.config.conflict_policy = "odoo"
+        self.rule.active = False  # as with a scheduled push
+        self.partner.name = "Ours"
+        self.receive()
+        self.assertEqual(self.sent_names(), ["Ours"])
+
+    def test_newest(self):
+        self.add_date()
+        for offset, name in ((1, "Theirs"), (-1, "Ours")):
+            self.dispute("newest")
+            date = self.partner.write_date + timedelta(hours=offset)
+            self.receive(WHOLE | {"changed": f"{date.isoformat(timespec='seconds')}Z"})
+            self.assertEqual(self.partner.name, name)
+        self.dispute("newest")
+        for wrong in ({}, {"changed": None}, {"changed": "yesterday"}):
+            self.assertIn("conflicts", self.receive(WHOLE | wrong), wrong)
+            self.assertTrue(self.link().conflict_date)
+
+    def ask(self):
+        delivery = self.dispute("ask")
+        self.assertIn("conflicts", self.receive())
+        self.assertEqual((self.partner.name, delivery.state), ("Ours", "cancelled"))
+        self.assertEqual(self.link().conflict_payload, WHOLE)
+        return self.link()
+
+    def test_ask(self):
+        link = self.ask()
+        self.assertIn("Conflicts", self.config.activity_ids.summary)
+        self.partner.city = "Linz"
+        self.assertEqual(self.sent_names(), [], "nothing is sent until somebody decided")
+        self.receive({"name": "Ours", "address": {"zip": "1010"}})
+        self.assertEqual(link.conflict_payload, {"name": "Ours", "address": {"city": "Wien", "zip": "1010"}})
+        self.assertEqual(len(self.config.activity_ids), 1)
+        self.assertIn("Linz", link.ours)
+        self.assertIn("Wien", link.theirs)
+
+    def test_take_theirs(self):
+        link = self.ask()
+        link.action_take_theirs()
+        self.assertEqual((self.partner.name, self.partner.city), ("Theirs", "Wien"))
+        self.assertFalse(link.conflict_date or link.conflict_payload)
+        self.assertEqual(self.sent_names(), ["Theirs"])
+        self.assertNotIn("conflicts", self.receive({"name": "Next"}))
+
+    def test_keep_ours(self):
+        link = self.ask()
+        self.partner.name = "Agreed"  # as it was when both agreed: they have another one
+        link.action_keep_ours()
+        self.assertEqual(self.sent_names(), ["Agreed"])
+        self.assertFalse(link.conflict_date or link.conflict_payload)
+
+    def test_settled_by_themselves(self):
+        link = self.ask()
+        self.receive({"name": "Ours", "address": {"city": "Graz"}})
+        self.assertFalse(link.conflict_date)
+        self.assertEqual(link.direction, "in")
+
+    def test_other_policy_meanwhile(self):
+        link = self.ask()
+        self.config.conflict_policy = "remote"
+        self.receive({"name": "In part"})
+        self.assertFalse(link.conflict_date)
+        self.assertEqual(self.sent_names(), ["In part"])
+
+    def test_dry_run(self):
+        self.dispute("ask")
+        endpoint = self.env["bj.api.sync.inbound"]._endpoint("peers")
+        known = self.queued().mapped("state")
+        with self.assertRaises(ZeroDivisionError), self.env.cr.savepoint():
+            operation = Operation("PATCH", "P1", {}, WHOLE, dry_run=True)
+            answer = self.env["bj.api.sync.inbound"]._handle(endpoint, operation)
+            raise ZeroDivisionError  # as the transport does it: all is rolled back
+        self.assertEqual((answer.body["changes"], len(answer.body["conflicts"])), ({}, 1))
+        self.assertFalse(self.link().conflict_date)
+        self.assertEqual(self.queued().mapped("state"), known)
+
+    def test_list(self):
+        """One item of a list in conflict, one that is faulty, one that is written, one new."""
+        self.dispute("odoo")
+        items = [{"code": code, "name": "Theirs"} for code in ("P2", "P1", "P3", "N9")]
+        answer = self.receive_list([*items, {"code": "P4", "name": 5}], 207)
+        self.assertEqual([item["name"] for item in answer["data"]], ["Theirs", "Ours", "Theirs", "Theirs"])
+        self.assertEqual(answer["meta"], {"created": 1, "updated": 2, "failed": 1})
+        self.assertEqual([item["index"] for item in answer["conflicts"]], [1])
+        self.assertEqual(self.sent_names(), ["Ours"])
+
+    def test_archived_configuration(self):
+        """It asks nobody and keeps track: once it is on again, nothing counts as changed here."""
+        self.dispute("odoo")
+        self.config.active = False
+        self.receive()
+        self.assertEqual(self.partner.name, "Theirs")
+        self.config.active = True
+        self.assertNotIn("conflicts", self.receive({"name": "Next"}))
+
+
+@tagged("post_install", "-at_install")
+class TestRemoval(TwoWayCase):
+    """Deletions, which go out by a configuration of their own."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.gone = cls.make_config("DELETE", "/partners/{code}", name="Gone", counterpart_id=cls.inbound.id)
+        cls.env.cr.execute("UPDATE res_partner SET create_date = '2020-01-01' WHERE id = ANY(%s)", [cls.partners.ids])
+        cls.partners.invalidate_recordset()
+
+    def setUp(self):
+        super().setUp()
+        self.make_rule(self.make_action(self.gone), trigger="on_unlink")
+
+    def told(self):
+        self.env.cr.flush()
+        return self.env["bj.api.delivery"].search([("config_id", "=", self.gone.id)]).mapped("record_id")
+
+    def test_not_told_back(self):
+        self.receive("", method="DELETE")
+        self.assertFalse(self.partner.exists())
+        self.assertEqual(self.told(), [])
+        second = self.partners[1].id
+        self.partners[1].unlink()
+        self.assertEqual(self.told(), [second])
+
+    def test_listed(self):
+        self.assert_answer(self.call("DELETE", "/peers", ["P1", "P2"]), 200)
+        self.assertEqual(self.told(), [])
+
+    def test_archived(self):
+        self.inbound.delete_policy = "archive"
+        self.make_rule(self.make_action(self.gone), trigger="on_archive")
+        self.receive("", method="DELETE")
+        self.assertFalse(self.partner.active)
+        self.assertEqual(self.told(), [])
+        self.assertFalse(self.queued())
+        self.partner.active = True
+        self.partner.active = False
+        self.assertEqual(self.told(), self.partner.ids)
+
+    def test_changed_here(self):
+        delivery = self.dispute("odoo")
+        answer = self.receive("", method="DELETE", status=409)
+        self.assertIn("changed here", answer["message"])
+        self.assertTrue(self.partner.exists())
+        self.config.conflict_policy = "remote"
+        self.receive("", method="DELETE")
+        self.assertEqual(delivery.state, "cancelled")
+
+    def test_links_of_what_is_gone(self):
+        self.receive()
+        self.receive(code="P2")
+        self.partner.unlink()
+        self.env["bj.api.link"]._gc_links()
+        self.assertFalse(self.link())
+        self.assertTrue(self.link(self.partners[1]))
+
+
+@tagged("post_install", "-at_install")
+class TestPair(TwoWayCase):
+    """What can be a pair, and who may do what."""
+
+    def test_counterparts(self):
+        country = self.env["ir.model"]._get_id("res.country")
+        other = self.make_inbound(endpoint="countries", model_id=country, line_ids=[])
+        for counterpart in (other, self.config, self.make_config(name="Another one")):
+            with self.assertRaises(ValidationError):
+                self.config.counterpart_id = counterpart
+        with self.assertRaises(ValidationError):
+            self.inbound.counterpart_id = self.config
+        with self.assertRaises(ValidationError):
+            self.inbound.model_id = other.model_id
+        self.config.counterpart_id = self.make_config("GET", name="A pull")
+
+    def test_newest_needs_a_date(self):
+        with self.assertRaises(ValidationError):
+            self.config.conflict_policy = "newest"
+        self.add_date()
+        self.config.conflict_policy = "newest"
+
+    def test_rights(self):
+        self.receive()
+        link = self.link()
+        reader = new_test_user(self.env, "reader", "bj_api_sync.group_user")
+        self.assertEqual(link.with_user(reader).external_id, "P1")
+        for method in ("action_keep_ours", "action_take_theirs"):
+            with self.assertRaises(AccessError):
+                getattr(link.with_user(reader), method)()
+        self.config.company_id = self.env["res.company"].create({"name": "Elsewhere"})
+        self.assertFalse(self.env["bj.api.link"].with_user(reader).search([("id", "=", link.id)]))
+
+    def test_manager_decides(self):
+        """Theirs is written as the user it came in as; the manager need not be one who may."""
+        self.dispute("ask")
+        self.receive()
+        manager = new_test_user(self.env, "manager", "bj_api_sync.group_manager")
+        self.link().with_user(manager).action_take_theirs()
+        self.assertEqual(self.partner.name, "Theirs")
+        self.assertEqual(self.sent_names(), ["Theirs"])
+
+    def test_smart_button(self):
+        self.receive()
+        self.assertEqual((self.config.link_count, self.config.conflict_count), (1, 0))
+        self.assertEqual(self.config.action_open_links()["res_model"], "bj.api.link")
+        self.assertEqual(self.env["bj.api.link"].search([]).in_date.date(), Datetime.now().date())
