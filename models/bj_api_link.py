@@ -58,12 +58,13 @@ class BjApiLink(models.Model):
     direction = fields.Selection([("in", "Came In"), ("out", "Went Out")], "Last Exchange", required=True)
     in_date = fields.Datetime("Came in on")
     in_hash = fields.Char("Hash of What Came In")
+    payload_hash = fields.Char("Hash of the Last Payload", help="Of what came in and was written, as it was.")
     out_date = fields.Datetime("Went out on", help="When it was queued.")
     out_hash = fields.Char("Hash of What Went Out")
     delivery_id = fields.Many2one("bj.api.delivery", "Last Delivery", ondelete="set null", index="btree_not_null")
     conflict_date = fields.Datetime("Conflict since", index="btree_not_null")
     conflict_payload = fields.Json("What the Other System Has")
-    theirs = fields.Text("The Other System's", compute="_compute_sides")
+    theirs = fields.Text(compute="_compute_sides")
     ours = fields.Text(compute="_compute_sides")
 
     _record_uniq = models.UniqueIndex("(config_id, record_id)")
@@ -178,25 +179,35 @@ class BjApiLink(models.Model):
         return states
 
     @api.model
-    def _note(self, config, direction, states, delivery_ids=None):
-        """Note what came in or goes out; one statement, which waits for nobody but who exchanges the same record."""
+    def _note(self, config, direction, states, delivery_ids=(), payloads=()):
+        """Note what came in or goes out; one statement, which waits for nobody but who exchanges the same record.
+
+        :param states: from :meth:`_get_states`
+        :param delivery_ids: record id -> id of the delivery
+        :param payloads: record id -> what came in
+        """
         if not states:
             return
         self.flush_model()
-        delivery_ids = delivery_ids or {}
+        delivery_ids, payloads, now = dict(delivery_ids), dict(payloads), fields.Datetime.now()
         rows = SQL(", ").join(
-            SQL("(%s, %s, %s, %s, %s, %s, %s, %s::int)", config.id, config.model_name, *row)
+            SQL(
+                "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s)",
+                *(config.id, config.model_name, record_id, key, direction, state, now, delivery_ids.get(record_id)),
+                _hash(payloads[record_id]) if record_id in payloads else None,
+            )
             for record_id, (state, key) in states.items()
-            for row in [(record_id, key, direction, state, fields.Datetime.now(), delivery_ids.get(record_id))]
         )
         names = {"hash": SQL.identifier(f"{direction}_hash"), "date": SQL.identifier(f"{direction}_date")}
         self.env.cr.execute(
             SQL(
                 """INSERT INTO bj_api_link AS l (config_id, model, record_id, external_id, direction,
-                                                 %(hash)s, %(date)s, delivery_id) VALUES %(rows)s
+                                                 %(hash)s, %(date)s, delivery_id, payload_hash)
+                   VALUES %(rows)s
                    ON CONFLICT (config_id, record_id) DO UPDATE
                    SET model = excluded.model, external_id = coalesce(excluded.external_id, l.external_id),
                        direction = excluded.direction, %(hash)s = excluded.%(hash)s, %(date)s = excluded.%(date)s,
+                       payload_hash = coalesce(excluded.payload_hash, l.payload_hash),
                        delivery_id = excluded.delivery_id, conflict_date = NULL, conflict_payload = NULL""",
                 rows=rows,
                 **names,
@@ -286,9 +297,10 @@ class BjApiLink(models.Model):
                 for pair, config in pairs
             }
             yield
+            came = {row.record_id: payload for row, payload in zip(rows, payloads, strict=True) if not row.kept}
             for config, ids in open_ids.items():
-                written = [row.record_id for row in rows if not row.kept and row.record_id not in ids]
-                self._note(config, "in", self._get_states(config, written))
+                states = self._get_states(config, [record_id for record_id in came if record_id not in ids])
+                self._note(config, "in", states, payloads=came)
 
     @api.model
     def _weigh(self, config, policy, plan, rows, payloads):
@@ -310,8 +322,11 @@ class BjApiLink(models.Model):
         open_ids = set(links.mapped("record_id")) - (waiting & whole - changing)
         disputed = links.filtered(lambda link: link.record_id in changing | waiting & open_ids)
         records = self.env[plan.model].browse(disputed.mapped("record_id"))
-        verdicts = {record.id: self._decide(policy, plan, by_id[record.id][1], record) for record in records}
-        for verdict, same in groupby(disputed, lambda link: verdicts[link.record_id]):
+        verdicts = {
+            link: link._decide(policy, plan, by_id[record.id][1], record)
+            for link, record in zip(disputed, records, strict=True)
+        }
+        for verdict, same in groupby(disputed, verdicts.get):
             links = self.sudo().concat(*same)
             items = {link: by_id[link.record_id] for link in links}
             open_ids -= getattr(links, f"_resolve_{verdict}")(config, items, states, whole)
@@ -350,9 +365,13 @@ class BjApiLink(models.Model):
         told = {line.field_name for line in plan.lines if batch.column(line.path)[0] is not ABSENT}
         return needed <= told | {plan.identifier.field_name if plan.identifier else "id"}
 
-    @api.model
     def _decide(self, policy, plan, payload, record):
-        """Return the policy that applies to a record: *Newest* is one of the others."""
+        """Return the policy that applies to a record: *Newest* is one of the others.
+
+        What was written before, and comes once more, is no change of theirs: so it is with each pull of all records.
+        """
+        if self.payload_hash == _hash(payload) and not self.conflict_date:
+            return "odoo"
         if policy != "newest":
             return policy
         line = next((line for line in plan.lines if line.field_name == "write_date"), None)

@@ -47,8 +47,9 @@ class BjApiSyncConfig(models.Model):
         self |= self.sudo().search([("counterpart_id", "in", self.ids)])
         for config in self.filtered("counterpart_id"):
             other = config.counterpart_id
+            goes_out = config.request_type == "out" and not config.is_pull
             comes_in = other.request_type == "in" or other.is_pull
-            if config.request_type != "out" or config.is_pull or not comes_in or other == config or other.model_id != config.model_id:
+            if not goes_out or not comes_in or other.model_id != config.model_id:
                 raise ValidationError(
                     self.env._(
                         "%(config)s cannot be two-way with %(other)s: it takes an outbound configuration, and one by "

@@ -82,7 +82,7 @@ class TwoWayCase(DeliveryCase, HttpCase):
         self.queued()
         self.pass_time(10)
         self.dispatch()
-        return [request.json["name"] for request in self.receiver.requests]
+        return [request.json["name"] for request in self.receiver.requests if request.path == "/partners"]
 
 
 @tagged("post_install", "-at_install")
@@ -330,6 +330,39 @@ class TestConflict(TwoWayCase):
             self.assertIn("conflicts", self.receive(WHOLE | wrong), wrong)
             self.assertTrue(self.link().conflict_date)
 
+    def test_what_they_told_before(self):
+        """It is no change of theirs: ours is newer, whoever wins else."""
+        self.receive()
+        self.config.conflict_policy = "remote"
+        self.partner.name = "Ours"
+        self.assertIn("conflicts", self.receive())
+        self.assertEqual(self.sent_names(), ["Ours"])
+        self.assertNotIn("conflicts", self.receive())
+        self.assertEqual(self.partner.name, "Theirs")
+
+    def test_pull(self):
+        """What is pulled is not sent back, and meets the same policy."""
+        pull = self.make_config("GET", "/all", name="Pull", is_pull=True)
+        self.config.counterpart_id = pull
+        items = [{"code": "P1", **WHOLE}, {"code": "N9", "name": "New"}]
+        self.receiver.on("/all", body=items)
+        pull._pull()
+        self.assertEqual(self.partner.name, "Theirs")
+        self.assertFalse(self.queued())
+        self.partner.name = "Ours"
+        pull._pull()
+        self.assertEqual(self.partner.name, "Ours")
+        self.assertEqual(self.sent_names()[-1], "Ours")
+        self.config.conflict_policy = "ask"
+        self.partner.name = "Ours again"
+        items[0]["name"] = "Theirs again"
+        self.receiver.clear()
+        self.receiver.on("/all", body=items)
+        pull._pull()
+        self.assertEqual(self.partner.name, "Ours again")
+        self.link().action_take_theirs()
+        self.assertEqual(self.partner.name, "Theirs again")
+
     def ask(self):
         delivery = self.dispute("ask")
         self.assertIn("conflicts", self.receive())
@@ -482,7 +515,9 @@ class TestPair(TwoWayCase):
             self.inbound.counterpart_id = self.config
         with self.assertRaises(ValidationError):
             self.inbound.model_id = other.model_id
-        self.config.counterpart_id = self.make_config("GET", name="A pull")
+        self.config.counterpart_id = self.make_config("GET", name="A pull", is_pull=True)
+        with self.assertRaises(ValidationError):
+            self.config.counterpart_id.is_pull = False
 
     def test_newest_needs_a_date(self):
         with self.assertRaises(ValidationError):

@@ -148,8 +148,15 @@ class TestTwoDatabases(BaseCase):
                 self.assertEqual(name_a, name_b)
 
     def test_ask(self):
-        self.assertEqual(self.change_both("T-7", "ask", "odoo"), ["From A", "From B"])
-        link = self.a.rpc("bj.api.link", "search", [("conflict_date", "!=", False)])
+        """What comes in while ours still waits is kept for somebody to decide."""
+        self.create_both("T-7")
+        self.a.rpc("bj.api.sync.config", "write", self.a.out, {"conflict_policy": "ask", "is_paused": True})
+        self.write(self.a, "T-7", name="From A")
+        self.write(self.b, "T-7", name="From B")
+        self.settle()
+        self.assertEqual([self.find(side, "T-7")[0]["name"] for side in self.sides], ["From A", "From B"])
+        self.a.rpc("bj.api.sync.config", "action_resume", self.a.out)
+        [link] = self.a.rpc("bj.api.link", "search", [("conflict_date", "!=", False)])
         self.a.rpc("bj.api.link", "action_take_theirs", link)
         self.settle()
         self.assert_same("T-7", name="From B")
