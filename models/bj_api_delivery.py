@@ -202,7 +202,7 @@ class BjApiDelivery(models.Model):
         try:
             yield
         finally:
-            del self.env.cr.cache[HELD]
+            self.env.cr.cache.pop(HELD, None)
         for (config_id, model), operations in waiting.items():
             config = self.env["bj.api.sync.config"].sudo().browse(config_id)
             for record_id, operation in operations.items():

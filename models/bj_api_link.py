@@ -129,10 +129,12 @@ class BjApiLink(models.Model):
         :rtype: tuple[Pair]
         """
         configs = self.env["bj.api.sync.config"].sudo().with_context(active_test=False)
-        return tuple(
+        pairs = [
             Pair(config.id, config.conflict_policy if config.active else "", config.http_method_ids.name == "DELETE")
             for config in configs.search([("counterpart_id", "=", config_id)])
-        )
+        ]
+        # what one of them keeps from being written, the others must not withdraw theirs for
+        return tuple(sorted(pairs, key=lambda pair: pair.policy == "remote"))
 
     @api.model
     def _get_state_pairs(self, config_id):
@@ -196,7 +198,7 @@ class BjApiLink(models.Model):
                 *(config.id, config.model_name, record_id, key, direction, state, now, delivery_ids.get(record_id)),
                 _hash(payloads[record_id]) if record_id in payloads else None,
             )
-            for record_id, (state, key) in states.items()
+            for record_id, (state, key) in sorted(states.items())  # so that nobody waits for each other
         )
         names = {"hash": SQL.identifier(f"{direction}_hash"), "date": SQL.identifier(f"{direction}_date")}
         self.env.cr.execute(
@@ -309,7 +311,11 @@ class BjApiLink(models.Model):
         :return: the ids of records that are not agreed on, even when the rows are written
         :rtype: set[int]
         """
-        by_id = {row.record_id: (row, payload) for row, payload in zip(rows, payloads, strict=True) if row.record_id}
+        by_id = {
+            row.record_id: (row, payload)
+            for row, payload in zip(rows, payloads, strict=True)
+            if row.record_id and not row.kept
+        }
         links = self._find(config, by_id) if by_id else self
         states = self._get_states(config, links.mapped("record_id")) if links else {}
         links = links.filtered(lambda link: not link._is_agreed(states))

@@ -409,6 +409,17 @@ class TestConflict(TwoWayCase):
         self.assertFalse(link.conflict_date)
         self.assertEqual(self.sent_names(), ["In part"])
 
+    def test_two_outbound_configurations(self):
+        """What one of them keeps from being written is not withdrawn for the other one."""
+        other = self.make_config(name="A first one", counterpart_id=self.inbound.id)
+        self.make_rule(self.make_action(other), fields=())
+        self.dispute("odoo")
+        self.receive()
+        self.assertEqual(self.partner.name, "Ours")
+        self.env.cr.flush()
+        waiting = other.delivery_ids.filtered(lambda delivery: delivery.state == "pending")
+        self.assertEqual(waiting.mapped("record_id"), self.partner.ids)
+
     def test_dry_run(self):
         self.dispute("ask")
         endpoint = self.env["bj.api.sync.inbound"]._endpoint("peers")
