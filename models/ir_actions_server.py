@@ -116,7 +116,7 @@ class IrActionsServer(models.Model):
             operation = "create" if is_creation else "write"
             self.env["bj.api.delivery"]._enqueue_at_commit(config, records, operation)
             return False
-        now = self.env.cr.now().replace(microsecond=0)
+        now = self.env.cr.now()  # when this transaction began, to the microsecond, as in its records
         # nobody knows what was created in this very transaction
         known = records.filtered(lambda record: not record._log_access or record.create_date < now)
         config._enqueue(known, "unlink")
