@@ -6,7 +6,7 @@
     "author": "BJ",
     "license": "LGPL-3",
     "depends": ["mail", "base_automation"],
-    "external_dependencies": {"python": ["requests", "urllib3", "lxml", "cryptography", "orjson"]},
+    "external_dependencies": {"python": ["requests", "urllib3", "lxml", "cryptography", "oauthlib", "orjson"]},
     "data": [
         "security/bj_api_sync_groups.xml",
         "security/ir.model.access.csv",

@@ -9,8 +9,12 @@ UPDATE bj_api_sync_config
        signing_secret = NULL,
        signing_secret_previous = NULL,
        pull_state = NULL,
+       client_secret = NULL,
+       token_url = regexp_replace(token_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i'),
        request_url = regexp_replace(request_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i')
  WHERE request_type = 'out';
+
+DELETE FROM bj_api_sync_token;
 
 UPDATE bj_api_sync_header
    SET value = NULL

@@ -5,6 +5,7 @@ from . import bj_api_sync_config
 from . import bj_api_sync_config_edge
 from . import bj_api_sync_config_pull
 from . import bj_api_sync_config_pair
+from . import bj_api_sync_config_out
 from . import bj_api_sync_config_line
 from . import bj_api_sync_header
 from . import bj_api_sync_param
@@ -17,6 +18,7 @@ from . import bj_api_sync_rate
 from . import bj_api_sync_inbound
 from . import bj_api_sync_openapi
 from . import bj_api_sync_client
+from . import bj_api_sync_token
 from . import bj_api_sync_outbound
 from . import bj_api_log
 from . import bj_api_delivery

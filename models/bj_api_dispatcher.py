@@ -40,7 +40,7 @@ PAIRS = f"""
              WHERE {OPEN_SQL} AND (d.target, d.config_id) > (pair.target, pair.config_id)
              ORDER BY target, config_id LIMIT 1) AS following
     )
-    SELECT pair.target, pair.config_id, c.coalesce_pending, t.failures,
+    SELECT pair.target, pair.config_id, c.coalesce_pending, c.authorization_type, t.failures,
            extract(epoch FROM greatest(t.paused_until - {NOW_SQL}, t.probe_until - {NOW_SQL}, interval '0')) AS pause,
            (SELECT extract(epoch FROM min(next_attempt) - {NOW_SQL}) FROM bj_api_delivery AS d
              WHERE {OPEN_SQL} AND d.target = pair.target AND d.config_id = pair.config_id
@@ -88,6 +88,7 @@ CLAIM = """
       FROM due
      WHERE d.id = due.id
     RETURNING d.id, d.target, d.config_id, d.attempt_count, due.state = 'sending' AS is_lapsed, d.method, d.model,
+              d.attempt_count > 1 AND d.last_code = 401 AS is_renewed,
               d.record_id, d.record_ids, d.user_id, d.idempotency_key, d.url, d.body, d.content_type
 """
 
@@ -104,6 +105,8 @@ class Job:
     user_id: int | None
     #: another run had claimed it, and did not live to note what came of it
     is_lapsed: bool
+    #: its last attempt was refused, and its access token was renewed for this one
+    is_renewed: bool
     request: PreparedRequest
     #: ``time.monotonic()`` up to which it may begin
     lease: float
@@ -156,10 +159,27 @@ class BjApiDispatcher(models.AbstractModel):
                 waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"])))
                 if waits[-1] or not room:
                     continue
-                jobs = own._claim_pair(run, pair, room)
+                grant = own._take_grant(pair)
+                if grant and grant.wait:
+                    waits[-1] = grant.wait
+                    continue
+                jobs = own._claim_pair(run, pair, room if not grant or grant.token else 1)
                 waits[-1] = max(float(pair["wait"] or 0), 1) if not jobs else 0
-                own._prepare(run, jobs)
+                own._prepare(run, jobs, grant)
+                if grant and grant.request and not jobs:
+                    own.env["bj.api.sync.token"]._give_back(pair["config_id"])
         return min(waits, default=None)
+
+    @api.model
+    def _take_grant(self, pair):
+        """Return the access token of a configuration; without one, nothing is claimed but what asks for it.
+
+        :rtype: oauth.Grant | None
+        """
+        if pair["authorization_type"] != "oauth2":
+            return None
+        config = self.env["bj.api.sync.config"].browse(pair["config_id"])
+        return self.env["bj.api.sync.token"]._take(config, is_patient=True)
 
     @api.model
     def _claim_pair(self, run, pair, room):
@@ -249,12 +269,14 @@ class BjApiDispatcher(models.AbstractModel):
         self._insert_attempts([(job.id, 0, 0, message) for job in jobs])
 
     @api.model
-    def _prepare(self, run, jobs):
-        """Add the credentials and hand the jobs to the threads."""
+    def _prepare(self, run, jobs, grant):
+        """Add the credentials and hand the jobs to the threads; the first one asks for a new token, if need be."""
         client = self.env["bj.api.sync.client"]
         for job in jobs:
             config = self.env["bj.api.sync.config"].browse(job.config_id)
-            job.call, most = client._prepare_call(config, job.request), run.get_seconds_left()
+            job.call, most = client._prepare_call(config, job.request, grant=grant), run.get_seconds_left()
+            if job.call.token_call:
+                grant, most = replace(grant, request=None), most / 2
             if job.call.read_timeout > most:
                 job.call = replace(job.call, read_timeout=most)
             run.lanes.put(job)
@@ -357,6 +379,8 @@ class BjApiDispatcher(models.AbstractModel):
         """
         if exchange.outcome == "success":
             return Result(job, exchange, "sent", note or "")
+        if exchange.outcome == "renew" and not job.is_renewed:
+            return Result(job, exchange, "failed", exchange.error)
         retry_after = backoff.parse_retry_after(exchange.headers.get("Retry-After"))
         delay = backoff.get_delay(job.attempts) if exchange.outcome == "retry" else None
         if delay is None:
@@ -387,8 +411,9 @@ class BjApiDispatcher(models.AbstractModel):
                     for job, exchange in [(result.job, result.exchange)]
                 ]
             )
-        for target, same in groupby(results, key=lambda result: result.job.target):
-            if self._note_target(target, same):
+        reached = [result for result in results if not result.exchange.is_grant]
+        for target, same in groupby(reached, key=lambda result: result.job.target):
+            if self._note_target(target, same) or any(result.exchange.outcome == "renew" for result in same):
                 late = late + run.lanes.withdraw(target)
         for config_id, same in groupby(results, key=lambda result: result.job.config_id):
             self._note_config(config_id, any(result.state == "sent" for result in same))
@@ -575,6 +600,7 @@ class _Run:
             row["record_id"],
             row["user_id"],
             row["is_lapsed"],
+            row["is_renewed"],
             request,
             lease,
         )

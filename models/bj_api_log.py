@@ -143,7 +143,8 @@ class BjApiLog(models.Model):
 
         Only the logs of errors go through the ORM, so that automation rules can be about them: it would double
         the time of the others. Bodies may be bytes, text or JSON values, headers a mapping, pairs or text. Besides
-        the fields, ``request_content_type`` and ``response_content_type`` may be given.
+        the fields, ``request_content_type`` and ``response_content_type`` may be given, and
+        ``further_secrets``, texts to mask.
 
         :param dict values: values of the fields
         :param str log_policy: ``all``, ``errors`` or ``none``; by default that of the configuration
@@ -273,6 +274,8 @@ class BjApiLog(models.Model):
         values = Masked(values)
         config = self._get_config_data(values.get("config_id") or 0)
         secrets = self._get_literals(values.get("config_id") or 0) if secrets is None else redact.literals(secrets)
+        if further := redact.literals(values.pop("further_secrets", ())):
+            secrets = redact.Literals(sorted({*secrets, *further}, key=len, reverse=True))
         limit = self._get_number(BODY_LIMIT, redact.LIMIT)
         if values.get("direction") == "in" and values.get("method") == "GET" and values["status"] == "success":
             limit = min(limit, READ_LIMIT)

@@ -1,19 +1,21 @@
 import os
 import time
 from base64 import b64encode
+from dataclasses import replace
 from types import SimpleNamespace
 
 import requests
 
 from odoo import api, models
 
-from ..tools import signature, transport
+from ..tools import oauth, signature, transport
 
 #: the codes another attempt may cure; of the 5xx all but 501 and 505 besides
 RETRYABLE_CODES = (408, 425, 429)
 FINAL_SERVER_CODES = (501, 505)
 #: seconds to connect and to read, where nothing else is said
 DEFAULT_TIMEOUT = (5, 15)
+AGENT = "Odoo bj_api_sync"
 CA_FILE = os.environ.get("REQUESTS_CA_BUNDLE") or requests.certs.where()
 
 
@@ -37,15 +39,20 @@ class BjApiSyncClient(models.AbstractModel):
         :return: the exchange with its ``outcome`` and ``error``; what goes wrong on the way is in there
         :rtype: odoo.addons.bj_api_sync.tools.transport.Exchange
         """
-        call = self._prepare_call(config, request, timeout)
-        return self._judge(config, self._transmit(call))
+        exchange = self._judge(config, self._transmit(self._prepare_call(config, request, timeout)))
+        if exchange.outcome == "renew":
+            exchange = self._judge(config, self._transmit(self._prepare_call(config, request, timeout)))
+        return exchange
 
     @api.model
-    def _prepare_call(self, config, request, timeout=None):
-        """Turn a request into what goes over the wire; the credentials come in here, just before sending."""
+    def _prepare_call(self, config, request, timeout=None, grant=None):
+        """Turn a request into what goes over the wire; the credentials come in here, just before sending.
+
+        :param oauth.Grant grant: the access token where the configuration needs one; without it, it is waited for
+        """
         config = config.sudo()
         auth = getattr(self, f"_get_auth_{config.authorization_type}")
-        return transport.Call(
+        call = transport.Call(
             request.method,
             request.url,
             headers=self._build_headers(config, request),
@@ -55,17 +62,62 @@ class BjApiSyncClient(models.AbstractModel):
             read_timeout=timeout or config.read_timeout,
             allowed_hosts=self._get_allowed_hosts(),
         )
+        if config.authorization_type == "oauth2":
+            grant = grant or self.env["bj.api.sync.token"]._wait(config)
+            call = replace(oauth.authorize(call, grant.token) if grant.token else call, token_call=grant.request)
+        return call
+
+    @api.model
+    def _prepare_token_call(self, config):
+        """Return the call that asks for an access token (RFC 6749, section 4.4.2)."""
+        config = config.sudo()
+        headers, body = oauth.prepare_request(
+            config.client_id or "",
+            config.client_secret or "",
+            config.client_authentication == "client_secret_post",
+            config.token_scope or "",
+            config.token_parameters or "",
+        )
+        return transport.Call(
+            "POST",
+            config.token_url or "",
+            {"User-Agent": AGENT, "Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"},
+            headers,
+            body,
+            *DEFAULT_TIMEOUT,
+            allowed_hosts=self._get_allowed_hosts(),
+        )
 
     @api.model
     def _transmit(self, call):
-        """Send a call and wait for the answer. Needs the name of the database only, no cursor."""
+        """Send a call, behind the one for its token if it has one, and wait for the answer.
+
+        Needs the name of the database only, no cursor.
+        """
         connections = transport.get_connections(self.env.cr.dbname, call.allowed_hosts, CA_FILE)
-        return transport.send(call, connections)
+        grant = None
+        if call.token_call:
+            grant = transport.send(call.token_call, connections)
+            oauth.read_answer(grant)
+            if grant.token:
+                call = oauth.authorize(call, grant.token.value)
+            elif not oauth.get_token(call):
+                grant.grant = grant
+                return grant
+        exchange = transport.send(call, connections)
+        exchange.grant = grant
+        return exchange
 
     @api.model
     def _judge(self, config, exchange):
-        """Set the outcome and the message for people."""
+        """Set the outcome and the message for people, and keep the token that was brought."""
+        tokens = self.env["bj.api.sync.token"]
+        if exchange.grant:
+            exchange.grant.outcome = self._get_outcome(config, exchange.grant)
+            tokens._keep(config, exchange.grant)
         exchange.outcome = self._get_outcome(config, exchange)
+        if exchange.status_code == 401 and config.authorization_type == "oauth2" and tokens._drop(config, exchange):
+            exchange.outcome = "renew"
         exchange.error = "" if exchange.outcome == "success" else self._get_error(config, exchange)
         return exchange
 
@@ -80,7 +132,7 @@ class BjApiSyncClient(models.AbstractModel):
         :rtype: dict[str, str]
         """
         headers = {
-            "User-Agent": "Odoo bj_api_sync",
+            "User-Agent": AGENT,
             "Accept": "application/json",
             "X-Request-ID": request.trace_id,
         }
@@ -130,6 +182,11 @@ class BjApiSyncClient(models.AbstractModel):
         return signature.sign(config.signing_style, secrets, body, request.trace_id, int(time.time()))
 
     @api.model
+    def _get_auth_oauth2(self, config, request):
+        """The access token is added last, or only when it was brought: :meth:`_prepare_call`, :meth:`_transmit`."""
+        return {}
+
+    @api.model
     def _get_allowed_hosts(self):
         """Return the hosts that are sent to although their addresses are the machine's own or its network's.
 
@@ -142,13 +199,14 @@ class BjApiSyncClient(models.AbstractModel):
     def _get_outcome(self, config, exchange):
         """Classify an exchange.
 
-        :return: ``success``, ``retry`` (another attempt may work) or ``final`` (it would end the same way)
+        :return: ``success``, ``retry`` (another attempt may work) or ``final`` (it would end the same way); ``renew``,
+            retry at once with a new access token, comes from :meth:`_judge` alone
         """
         code = exchange.status_code
         if exchange.failure:
             return "final" if exchange.failure in ("guard", "url") else "retry"
         if 200 <= code < 300:
-            return "success"
+            return "retry" if exchange.is_grant else "success"
         if code in RETRYABLE_CODES or (code >= 500 and code not in FINAL_SERVER_CODES):
             return "retry"
         return "final"
@@ -156,6 +214,24 @@ class BjApiSyncClient(models.AbstractModel):
     @api.model
     def _get_error(self, config, exchange):
         """Say in plain words what went wrong."""
+        message = self._describe_refusal(exchange) or self._describe(exchange)
+        if exchange.is_grant:
+            message = self.env._("There is no access token. %(reason)s", reason=message)
+        shown = exchange.is_grant or exchange.failure in ("tls", "proxy", "url", "refused", "broken")
+        return f"{message} ({exchange.detail})" if shown and exchange.detail else message
+
+    @api.model
+    def _describe_refusal(self, exchange):
+        """Say why a token server that answers gives no token; empty for everything else."""
+        host, code = transport.get_host(exchange.url), exchange.status_code
+        if exchange.is_grant and code in (400, 401):
+            return self.env._("%(host)s refuses the client's credentials or scope with %(code)s.", host=host, code=code)
+        if exchange.is_grant and 200 <= code < 300:
+            return self.env._("What %(host)s answered has none: is the Token URL right?", host=host)
+        return ""
+
+    @api.model
+    def _describe(self, exchange):
         host = transport.get_host(exchange.url)
         match exchange.failure:
             case "":
@@ -180,8 +256,7 @@ class BjApiSyncClient(models.AbstractModel):
                 )
             case _:
                 message = self.env._("%(host)s broke the connection off, or did not answer in HTTP.", host=host)
-        detail = exchange.detail if exchange.failure in ("tls", "proxy", "url", "refused", "broken") else ""
-        return f"{message} ({detail})" if detail else message
+        return message
 
     # ------------------------------------------------------------------
     # Scripts

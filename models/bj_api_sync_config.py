@@ -1,11 +1,11 @@
 import re
-from urllib.parse import urlsplit
 
 from odoo import api, fields, models
 from odoo.exceptions import UserError, ValidationError
 
 from ..tools import signature
 from ..tools.secret import EncryptedChar
+from ..tools.transport import is_absolute
 
 ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
@@ -18,6 +18,7 @@ REQUIRED_BY_AUTHORIZATION = {
     "basic": ("login", "password"),
     "bearer": ("bearer_token",),
     "hmac": ("signing_style", "signing_secret"),
+    "oauth2": ("token_url", "client_id", "client_secret"),
 }
 AUTHORIZATION_FIELDS = [name for names in REQUIRED_BY_AUTHORIZATION.values() for name in names]
 
@@ -66,6 +67,7 @@ class BjApiSyncConfig(models.Model):
             ("bearer", "Bearer Token"),
             ("header", "Custom Headers"),
             ("odoo", "Odoo API Key"),
+            ("oauth2", "OAuth 2.0 client credentials"),
             ("hmac", "Signed Webhook"),
         ],
         required=True,
@@ -73,6 +75,7 @@ class BjApiSyncConfig(models.Model):
         tracking=True,
         help="How the caller proves who it is (in), or how Odoo does to the other system (out). "
         "Odoo API Key: a key of an Odoo user, who is also the one the request runs as. "
+        "OAuth 2.0 client credentials: a token that a token server gives for an id and a secret. "
         "Signed Webhook: a signature over the body, made with a secret that both sides know.",
     )
     authorization_types = fields.Json(compute="_compute_authorization_types")
@@ -272,12 +275,7 @@ class BjApiSyncConfig(models.Model):
     @api.constrains("request_url", "request_type", "line_ids")
     def _check_request_url(self):
         for config in self.filtered(lambda config: config.request_type == "out"):
-            try:
-                parts = urlsplit(PLACEHOLDER.sub("x", config.request_url or ""))
-                valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
-            except ValueError:
-                valid = False
-            if not valid or re.search(r"[\s\x00-\x1f]", PLACEHOLDER.sub("", config.request_url)):
+            if not is_absolute(PLACEHOLDER.sub("x", config.request_url or "")):
                 raise ValidationError(
                     self.env._(
                         "The Request URL “%(url)s” must be absolute, such as https://example.com/orders.",
@@ -590,7 +588,7 @@ class BjApiSyncConfig(models.Model):
         """
         self.ensure_one()
         common = {"none", "basic", "bearer", "header", "hmac"}
-        return common | {"odoo"} if self.request_type == "in" else common
+        return common | {"odoo" if self.request_type == "in" else "oauth2"}
 
     # ------------------------------------------------------------------
     # Outbound

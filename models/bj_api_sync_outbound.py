@@ -10,7 +10,7 @@ from odoo import api, models
 from odoo.exceptions import UserError
 from odoo.fields import Domain
 
-from ..tools import codec
+from ..tools import codec, oauth
 from ..tools.result import Result
 from ..tools.transport import get_host
 
@@ -194,7 +194,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         for method in ("HEAD", "GET"):
             request = PreparedRequest(method, config.model_name, (), uuid4().hex, url)
             exchange = self.env["bj.api.sync.client"]._send(config, request)
-            if exchange.status_code not in (404, 405, 501):
+            if exchange.status_code not in (404, 405, 501) or exchange.is_grant:
                 break
         self._log_exchange(config, request, exchange, exchange.error)
         return self._describe_test(exchange)
@@ -202,7 +202,7 @@ class BjApiSyncOutbound(models.AbstractModel):
     @api.model
     def _describe_test(self, exchange):
         code, host = exchange.status_code, get_host(exchange.url)
-        if exchange.failure:
+        if exchange.failure or exchange.is_grant:
             return "danger", exchange.error
         if 200 <= code < 300:
             return "success", self.env._(
@@ -363,14 +363,18 @@ class BjApiSyncOutbound(models.AbstractModel):
 
     @api.model
     def _prepare_exchange_log(self, config, request, exchange, note):
+        call = exchange.call  # that for a token, where it came no further
         return self._prepare_log(
             config,
             request,
             status="success" if exchange.outcome == "success" else "error",
+            method=call.method,
+            url=call.url or config.request_url,
             response_code=exchange.status_code,
-            request_headers={**exchange.call.headers, **exchange.call.private_headers},
-            request_body=request.body,
+            request_headers={**call.headers, **call.private_headers},
+            request_body=call.body,
             request_content_type=request.content_type,
+            further_secrets=(oauth.get_token(call),) if config.authorization_type == "oauth2" else (),
             response_headers=dict(exchange.headers),
             response_body=exchange.content,
             response_content_type=exchange.headers.get("Content-Type"),

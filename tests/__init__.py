@@ -12,6 +12,7 @@ from . import test_link
 from . import test_log
 from . import test_mapping
 from . import test_neutralize
+from . import test_oauth
 from . import test_openapi
 from . import test_outbound
 from . import test_paging

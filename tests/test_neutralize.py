@@ -15,11 +15,16 @@ class TestNeutralize(ApiCase):
             http_method_ids=self.methods("POST"),
             login="robot",
             password="out-password",
+            client_secret="out-secret",
+            token_url="https://login.example.com/token",
             header_ids=[Command.create({"key": "X-Key", "value": "out-header"})],
         )
         out.pull_state = {"place": "https://shop.example.com:8443/orders?page=2"}
         inbound = self.partner_config(endpoint="copied-people", bearer_token="in-token")
         self.env.flush_all()
+        self.env.cr.execute(
+            "INSERT INTO bj_api_sync_token (config_id, fingerprint, access_token) VALUES (%s, 'x', 'y')", out.ids
+        )
         for query in get_neutralization_queries(["bj_api_sync"]):
             self.env.cr.execute(query)
         self.env.invalidate_all()
@@ -27,5 +32,8 @@ class TestNeutralize(ApiCase):
         self.assertEqual(out.request_url, "https://neutralized.invalid/orders?x=1")
         self.assertEqual([out.login, out.password, out.bearer_token, out.header_ids.value], [False] * 4)
         self.assertFalse(out.pull_state)
+        self.assertEqual(out.client_secret, False)
+        self.assertEqual(out.token_url, "https://neutralized.invalid/token")
+        self.assertFalse(self.env["bj.api.sync.token"].search([]))
         self.assertTrue(inbound.active)
         self.assertEqual(inbound.bearer_token, "in-token")

@@ -59,6 +59,8 @@ class Call:
     #: hosts, or ``host:port``, that the guard lets pass
     allowed_hosts: frozenset = frozenset()
     max_bytes: int = MAX_ANSWER
+    #: what is asked for an access token first, a call itself
+    token_call: "Call | None" = None
 
 
 @dataclass
@@ -78,9 +80,17 @@ class Exchange:
     #: why no answer came: timeout, dns, refused, tls, guard, proxy, url, broken; empty for every answer
     failure: str = ""
     detail: str = ""
+    #: how an access token was asked for on the way; the exchange itself, where that was as far as it came
+    grant: "Exchange | None" = field(default=None, repr=False, compare=False)
+    token: object = field(default=None, repr=False)
     #: success, retry or final, and the message for people: the client's decision
     outcome: str = ""
     error: str = ""
+
+    @property
+    def is_grant(self):
+        """Tell whether there was no token to send the call with."""
+        return self.grant is self
 
     @property
     def text(self):
@@ -423,3 +433,13 @@ def get_target(url):
         return f"{parts.hostname}:{_get_port(parts)}" if parts.hostname else ""
     except ValueError:
         return ""
+
+
+def is_absolute(url):
+    """Tell whether a URL is one that can be called."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return False
+    return bool(valid) and not re.search(r"[\s\x00-\x1f]", url)
