@@ -166,7 +166,7 @@ class BjApiDispatcher(models.AbstractModel):
                 jobs = own._claim_pair(run, pair, room if not grant or grant.token else 1)
                 waits[-1] = max(float(pair["wait"] or 0), 1) if not jobs else 0
                 own._prepare(run, jobs, grant)
-                if grant and grant.request and not jobs:
+                if grant and grant.request and not any(job.call.token_call for job in jobs):
                     own.env["bj.api.sync.token"]._give_back(pair["config_id"])
         return min(waits, default=None)
 
@@ -411,7 +411,7 @@ class BjApiDispatcher(models.AbstractModel):
                     for job, exchange in [(result.job, result.exchange)]
                 ]
             )
-        reached = [result for result in results if not result.exchange.is_grant]
+        reached = [result for result in results if not result.exchange.is_grant and result.exchange.failure != "script"]
         for target, same in groupby(reached, key=lambda result: result.job.target):
             if self._note_target(target, same) or any(result.exchange.outcome == "renew" for result in same):
                 late = late + run.lanes.withdraw(target)

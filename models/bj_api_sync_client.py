@@ -8,6 +8,7 @@ import requests
 
 from odoo import api, models
 
+from ..exceptions import ScriptError
 from ..tools import oauth, signature, transport
 
 #: the codes another attempt may cure; of the 5xx all but 501 and 505 besides
@@ -62,10 +63,26 @@ class BjApiSyncClient(models.AbstractModel):
             read_timeout=timeout or config.read_timeout,
             allowed_hosts=self._get_allowed_hosts(),
         )
-        if config.authorization_type == "oauth2":
+        if config.header_script:
+            call = self._add_computed_headers(config, request, call)
+        if config.authorization_type == "oauth2" and not call.refusal:
             grant = grant or self.env["bj.api.sync.token"]._wait(config)
             call = replace(oauth.authorize(call, grant.token) if grant.token else call, token_call=grant.request)
         return call
+
+    @api.model
+    def _add_computed_headers(self, config, request, call):
+        """Return the call with the headers of the configuration's script, which replace any of the same name."""
+        try:
+            computed = self.env["bj.api.sync.script"]._compute_headers(config, call, request.trace_id)
+        except ScriptError as exc:
+            return replace(call, refusal=str(exc))
+        names = {name.lower() for name in computed}
+        public, private = (
+            {name: value for name, value in headers.items() if name.lower() not in names}
+            for headers in (call.headers, call.private_headers)
+        )
+        return replace(call, headers=public, private_headers=private | computed, masked=tuple(computed))
 
     @api.model
     def _prepare_token_call(self, config):
@@ -94,6 +111,8 @@ class BjApiSyncClient(models.AbstractModel):
 
         Needs the name of the database only, no cursor.
         """
+        if call.refusal:
+            return transport.Exchange(call, url=call.url, failure="script", detail=call.refusal)
         connections = transport.get_connections(self.env.cr.dbname, call.allowed_hosts, CA_FILE)
         grant = None
         if call.token_call:
@@ -204,7 +223,7 @@ class BjApiSyncClient(models.AbstractModel):
         """
         code = exchange.status_code
         if exchange.failure:
-            return "final" if exchange.failure in ("guard", "url") else "retry"
+            return "final" if exchange.failure in ("guard", "url", "script") else "retry"
         if 200 <= code < 300:
             return "retry" if exchange.is_grant else "success"
         if code in RETRYABLE_CODES or (code >= 500 and code not in FINAL_SERVER_CODES):
@@ -214,6 +233,8 @@ class BjApiSyncClient(models.AbstractModel):
     @api.model
     def _get_error(self, config, exchange):
         """Say in plain words what went wrong."""
+        if exchange.failure == "script":
+            return exchange.detail
         message = self._describe_refusal(exchange) or self._describe(exchange)
         if exchange.is_grant:
             message = self.env._("There is no access token. %(reason)s", reason=message)

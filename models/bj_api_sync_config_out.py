@@ -5,6 +5,36 @@ from ..tools.secret import EncryptedChar
 from ..tools.transport import is_absolute
 from .bj_api_sync_config import MANAGER
 
+#: what a script for headers may begin with
+HEADER_TEMPLATES = {
+    "hmac": """# The body, signed with the secret
+headers["X-Signature"] = hmac_sha256(secret, body)
+""",
+    "timestamp": """# Method, path, time, a random text and the body, signed with the secret
+timestamp = str(int(time.time()))
+nonce = token_hex(16)
+signed = "\\n".join([method, urlsplit(url).path, timestamp, nonce, ""]).encode() + body
+headers["X-Timestamp"] = timestamp
+headers["X-Nonce"] = nonce
+headers["X-Signature"] = hmac_sha256(secret, signed, "base64")
+""",
+    "basic": """# Basic authentication: the name of the company, and the secret
+headers["Authorization"] = "Basic " + b64encode(f"{config.company_id.name}:{secret}".encode()).decode()
+""",
+    "digest": """# Content-Digest (RFC 9530)
+headers["Content-Digest"] = "sha-256=:" + sha256(body, "base64") + ":"
+""",
+    "jwt": """# A JSON Web Token of five minutes, signed with the secret (RFC 7519, HS256)
+def part(data):
+    return b64encode(data, b"-_").decode().rstrip("=")
+
+now = int(time.time())
+claims = {"iss": config.company_id.name, "iat": now, "exp": now + 300, "jti": token_hex(16)}
+signed = ".".join(part(json.dumps(value).encode()) for value in ({"alg": "HS256", "typ": "JWT"}, claims))
+headers["Authorization"] = "Bearer " + signed + "." + part(hmac_sha256(secret, signed, "bytes"))
+""",
+}
+
 
 class BjApiSyncConfig(models.Model):
     """What only an outbound configuration has, besides where to and what."""
@@ -28,6 +58,28 @@ class BjApiSyncConfig(models.Model):
         tracking=True, help="What else the token server wants, such as audience=https://api.example.com&resource=orders"
     )
 
+    header_script = fields.Text(
+        "Python Script for Headers", help="It fills the dictionary headers, for each attempt just before it is sent."
+    )
+    header_secret = EncryptedChar("Secret of the Script", groups=MANAGER, help="What the script knows as secret.")
+    header_template = fields.Selection(
+        [
+            ("hmac", "HMAC-SHA256 of the body"),
+            ("timestamp", "HMAC-SHA256 with time and nonce"),
+            ("basic", "Basic from a field"),
+            ("digest", "Content-Digest (RFC 9530)"),
+            ("jwt", "JSON Web Token (HS256)"),
+        ],
+        "Start with a Template",
+        store=False,
+        help="It replaces the script.",
+    )
+
+    @api.onchange("header_template")
+    def _onchange_header_template(self):
+        if self.header_template:
+            self.header_script, self.header_template = HEADER_TEMPLATES[self.header_template], False
+
     @api.constrains("token_url", "authorization_type")
     def _check_token_url(self):
         for config in self.filtered(lambda config: config.authorization_type == "oauth2" and config.token_url):
@@ -38,3 +90,26 @@ class BjApiSyncConfig(models.Model):
                         url=config.token_url,
                     )
                 )
+
+    @api.constrains("header_script")
+    def _check_header_script(self):
+        for config in self.filtered("header_script"):
+            if error := self.env["bj.api.sync.script"]._check_syntax(config.header_script, "exec"):
+                raise ValidationError(
+                    self.env._(
+                        "%(config)s: the Python Script for Headers is not valid. %(error)s",
+                        config=config.name,
+                        error=error,
+                    )
+                )
+
+    @api.model_create_multi
+    def create(self, vals_list):
+        if any(vals.get("header_script") for vals in vals_list):
+            self.env["bj.api.sync.config.line"]._check_script_access()
+        return super().create(vals_list)
+
+    def write(self, vals):
+        if "header_script" in vals:
+            self.env["bj.api.sync.config.line"]._check_script_access()
+        return super().write(vals)

@@ -1,9 +1,14 @@
 import base64
 import datetime as dt
+import hashlib
+import hmac
 import logging
 import re
+import secrets
 import traceback
 from copy import deepcopy
+from functools import partial
+from urllib.parse import urlsplit
 
 from dateutil.relativedelta import relativedelta
 from psycopg2 import OperationalError
@@ -16,6 +21,7 @@ from odoo.tools import float_compare
 from odoo.tools.safe_eval import dateutil, json, pytz, safe_eval, test_python_expr, time, wrap_module
 
 from ..exceptions import BadPayload, ScriptError
+from .bj_api_sync_header import HEADER_NAME, HEADER_VALUE_FORBIDDEN
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +60,7 @@ class Datetime(metaclass=_DatetimeMeta):
 
 
 class BjApiSyncScript(models.AbstractModel):
-    """The only place that evaluates what administrators typed: scripts of lines, and filter domains.
+    """The only place that evaluates what administrators typed: scripts of lines and for headers, and filter domains.
 
     ``safe_eval`` keeps honest code from doing harm by accident. It is no security boundary: who may edit
     scripts is an administrator of the server.
@@ -146,6 +152,38 @@ class BjApiSyncScript(models.AbstractModel):
             raise ScriptError(message, [self._describe(line, message)])
         return context["request_data"]
 
+    def _compute_headers(self, config, call, request_id):
+        """Run the script of a configuration that computes headers of one attempt.
+
+        :param config: the configuration, as superuser
+        :param Call call: what will be sent, but for these headers
+        :param str request_id: the same over all attempts of a delivery
+        :return: names and values
+        :rtype: dict[str, str]
+        :raises ScriptError: if the script failed, or left what is no header
+        """
+        context = self._get_header_context(config, call) | {"headers": {}, "request_id": request_id}
+        try:
+            with self.env.cr.savepoint():  # others go out in the same transaction
+                safe_eval(config.header_script.strip(), context, mode="exec", filename=FILENAME)
+            return {name: self._check_header(name, value) for name, value in context["headers"].items()}
+        except UserError as exc:
+            message = self.env._("The Python Script for Headers refuses: %(error)s", error=exc.args[0])
+            raise ScriptError(message) from exc
+        except Exception as exc:
+            number, error = self._explain(exc)
+            message = self.env._(
+                "The Python Script for Headers failed in line %(number)s: %(error)s", number=number, error=error
+            )
+            _logger.warning("%s: %s", config.name, message, exc_info=exc)
+            raise ScriptError(message) from exc
+
+    def _check_header(self, name, value):
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        if not HEADER_NAME.fullmatch(name) or HEADER_VALUE_FORBIDDEN.search(text):
+            raise UserError(self.env._("“%(name)s” and its value are no header.", name=name))
+        return text
+
     def _describe(self, line, message):
         return {"pointer": "".join(f"/{part}" for part in line.path), "message": message, "line_id": line.id}
 
@@ -158,17 +196,22 @@ class BjApiSyncScript(models.AbstractModel):
 
     def _error(self, line, exc):
         """Name line, line number and exception; the traceback goes to the server's log."""
-        cause = exc.__context__ if isinstance(exc, ValueError) and exc.__context__ else exc
         offset = 1 if line.script_mode == "eval" else 0  # the line that wraps an expression
-        numbers = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == FILENAME]
+        number, error = self._explain(exc, offset)
         message = self.env._(
             "The Python Script of %(line)s failed in line %(number)s: %(error)s",
             line=line.label,
-            number=max(numbers[-1] - offset, 1) if numbers else "?",
-            error=f"{type(cause).__name__}: {cause}",
+            number=number,
+            error=error,
         )
-        _logger.warning("%s", message, exc_info=cause)
+        _logger.warning("%s", message, exc_info=exc)
         return ScriptError(message, [self._describe(line, message)])
+
+    def _explain(self, exc, offset=0):
+        """Return in which line a script failed, and with what."""
+        cause = exc.__context__ if isinstance(exc, ValueError) and exc.__context__ else exc
+        numbers = [frame.lineno for frame in traceback.extract_tb(cause.__traceback__) if frame.filename == FILENAME]
+        return max(numbers[-1] - offset, 1) if numbers else "?", f"{type(cause).__name__}: {cause}"
 
     # ------------------------------------------------------------------
     # Hooks
@@ -205,3 +248,48 @@ class BjApiSyncScript(models.AbstractModel):
             "log": log,
             "requests": self.env["bj.api.sync.client"]._script_requests(),
         }
+
+    def _get_header_context(self, config, call):
+        """Return the names a script for headers can use, but for ``headers``, which it fills, and ``request_id``.
+
+        :param config: the configuration, as superuser
+        :param Call call: what will be sent
+        :rtype: dict
+        """
+        return {
+            "body": call.body or b"",
+            "method": call.method,
+            "url": call.url,
+            "config": config,
+            "secret": config.header_secret or "",
+            "time": time,
+            "datetime": Datetime,
+            "timedelta": dt.timedelta,
+            "re": REGEX,
+            "json": json,
+            "b64encode": base64.b64encode,
+            "b64decode": base64.b64decode,
+            "urlsplit": urlsplit,
+            "token_hex": secrets.token_hex,
+            "hmac_sha256": partial(_hmac, "sha256"),
+            "hmac_sha512": partial(_hmac, "sha512"),
+            "sha256": _sha256,
+            "UserError": UserError,
+        }
+
+
+def _hmac(algorithm, key, data, encoding="hex"):
+    return _encode(hmac.digest(_to_bytes(key), _to_bytes(data), algorithm), encoding)
+
+
+def _sha256(data, encoding="hex"):
+    return _encode(hashlib.sha256(_to_bytes(data)).digest(), encoding)
+
+
+def _to_bytes(value):
+    return value.encode() if isinstance(value, str) else value
+
+
+def _encode(digest, encoding):
+    """Return a digest as ``hex`` or ``base64`` text, or as ``bytes``."""
+    return {"hex": digest.hex(), "base64": base64.b64encode(digest).decode(), "bytes": digest}[encoding]

@@ -6,6 +6,7 @@ from . import test_config
 from . import test_delivery
 from . import test_demo
 from . import test_edge
+from . import test_header_script
 from . import test_inbound
 from . import test_laws
 from . import test_link

@@ -16,6 +16,7 @@ class TestNeutralize(ApiCase):
             login="robot",
             password="out-password",
             client_secret="out-secret",
+            header_secret="out-key",
             token_url="https://login.example.com/token",
             header_ids=[Command.create({"key": "X-Key", "value": "out-header"})],
         )
@@ -32,7 +33,7 @@ class TestNeutralize(ApiCase):
         self.assertEqual(out.request_url, "https://neutralized.invalid/orders?x=1")
         self.assertEqual([out.login, out.password, out.bearer_token, out.header_ids.value], [False] * 4)
         self.assertFalse(out.pull_state)
-        self.assertEqual(out.client_secret, False)
+        self.assertEqual([out.client_secret, out.header_secret], [False] * 2)
         self.assertEqual(out.token_url, "https://neutralized.invalid/token")
         self.assertFalse(self.env["bj.api.sync.token"].search([]))
         self.assertTrue(inbound.active)

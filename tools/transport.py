@@ -61,6 +61,10 @@ class Call:
     max_bytes: int = MAX_ANSWER
     #: what is asked for an access token first, a call itself
     token_call: "Call | None" = None
+    #: the names of headers whose values no log shows
+    masked: tuple = ()
+    #: why it must not be sent
+    refusal: str = ""
 
 
 @dataclass
@@ -77,7 +81,7 @@ class Exchange:
     #: seconds
     duration: float = 0.0
     truncated: bool = False
-    #: why no answer came: timeout, dns, refused, tls, guard, proxy, url, broken; empty for every answer
+    #: why no answer came: timeout, dns, refused, tls, guard, proxy, url, broken, script; empty for every answer
     failure: str = ""
     detail: str = ""
     #: how an access token was asked for on the way; the exchange itself, where that was as far as it came
