@@ -14,6 +14,7 @@
         "data/bj_http_method_data.xml",
         "data/ir_config_parameter_data.xml",
         "data/ir_cron_data.xml",
+        "wizard/bj_api_sync_redrive_views.xml",
         "views/bj_api_sync_config_views.xml",
         "views/bj_api_sync_config_line_views.xml",
         "views/bj_api_log_views.xml",

@@ -151,6 +151,58 @@ class BjApiDelivery(models.Model):
         )
         self.invalidate_recordset()
 
+    @api.model
+    def _get_redrive_query(self, config, states, start, end=None, only_newest=True):
+        """Return what finds the deliveries to send again, as the table ``d``.
+
+        :param config: a configuration
+        :param states: those of ``dead``, ``cancelled`` and ``sent`` that are meant
+        :param datetime start: queued from then on
+        :param datetime end: and before, None for all until now
+        :param bool only_newest: leave out what was overtaken: the same record was sent later, and that is not repeated
+        :rtype: SQL
+        """
+
+        def chosen(alias):
+            return SQL(
+                "%(d)s.state = ANY(%(states)s) AND %(d)s.create_date >= %(start)s AND %(end)s",
+                d=SQL.identifier(alias),
+                states=list(states),
+                start=start,
+                end=SQL("%s.create_date < %s", SQL.identifier(alias), end) if end else SQL("true"),
+            )
+
+        overtaken = SQL(
+            "EXISTS (SELECT FROM bj_api_delivery AS e WHERE e.record_id = d.record_id AND e.model = d.model"
+            " AND e.config_id = d.config_id AND e.id > d.id AND e.state IN ('sent', 'sending') AND NOT (%s))",
+            chosen("e"),
+        )
+        return SQL(
+            "d.config_id = %s AND d.target <> '' AND %s AND NOT %s",
+            *(config.id, chosen("d"), overtaken if only_newest else SQL("false")),
+        )
+
+    @api.model
+    def _redrive(self, *args, **kwargs):
+        """Send deliveries again, in their order and under their ids; the parameters are those of the query.
+
+        :return: how many
+        :rtype: int
+        """
+        self.env.flush_all()
+        self.env.cr.execute(
+            SQL(
+                # the time is the same for all: their order is that of their ids
+                "UPDATE bj_api_delivery AS d SET state = 'pending', claim = NULL, attempt_count = 0, done_date = NULL,"
+                " next_attempt = statement_timestamp() AT TIME ZONE 'UTC' WHERE %s",
+                self._get_redrive_query(*args, **kwargs),
+            )
+        )
+        count = self.env.cr.rowcount
+        self.invalidate_model()
+        self._wake_up()
+        return count
+
     # ------------------------------------------------------------------
     # Queueing
     # ------------------------------------------------------------------
@@ -263,14 +315,33 @@ class BjApiDelivery(models.Model):
     # Sending
     # ------------------------------------------------------------------
 
+    @api.model
+    def _find_dispatchers(self, is_active=(True,)):
+        """Return the scheduled actions that send."""
+        model = self.env["ir.model"]._get_id(self._name)
+        domain = [("model_id", "=", model), ("code", "=", DISPATCH), ("active", "in", is_active)]
+        return self.env["ir.cron"].sudo().search(domain, order="active desc, id")
+
     @ormcache()
     def _get_dispatcher_ids(self):
         """Return the ids of the scheduled actions that send.
 
         :rtype: tuple[int]
         """
-        model = self.env["ir.model"]._get_id(self._name)
-        return self.env["ir.cron"].sudo().search([("model_id", "=", model), ("code", "=", DISPATCH)], order="id")._ids
+        return self._find_dispatchers()._ids
+
+    @api.model
+    def _set_dispatchers(self, count):
+        """Have so many scheduled actions send: make or archive some.
+
+        :raises UserError: if one that is to be archived is at work
+        """
+        crons = self._find_dispatchers((True, False))
+        for _missing in range(count - len(crons)):
+            crons |= crons[:1].copy({"name": crons[:1].name})
+        crons[:count].filtered(lambda cron: not cron.active).active = True
+        crons[count:].filtered("active").active = False
+        self.env.registry.clear_cache()
 
     @api.model
     def _wake_up(self):

@@ -3,6 +3,9 @@ from odoo.exceptions import ValidationError
 
 from .bj_api_log import BODY_LIMIT, RETENTION_DAYS
 
+#: each of them takes a thread of Odoo's scheduled actions while it works
+MOST_DISPATCHERS = 8
+
 
 class ResConfigSettings(models.TransientModel):
     _inherit = "res.config.settings"
@@ -24,15 +27,31 @@ class ResConfigSettings(models.TransientModel):
         "in its own network.",
     )
 
+    bj_api_sync_dispatchers = fields.Integer(
+        "Senders of Deliveries", help="How many scheduled actions send deliveries side by side."
+    )
+
     @api.constrains("bj_api_sync_log_retention_days", "bj_api_sync_log_body_limit")
     def _check_bj_api_sync_log(self):
         for settings in self:
             if settings.bj_api_sync_log_retention_days < 0 or settings.bj_api_sync_log_body_limit < 0:
                 raise ValidationError(self.env._("The settings of API logs cannot be negative."))
 
+    @api.model
+    def get_values(self):
+        count = len(self.env["bj.api.delivery"]._find_dispatchers())
+        return super().get_values() | {"bj_api_sync_dispatchers": count}
+
     def set_values(self):
         """Keep a zero as such: the base class deletes the parameter, and the default would be back."""
         result = super().set_values()
+        deliveries, count = self.env["bj.api.delivery"], self.bj_api_sync_dispatchers
+        if count != len(deliveries._find_dispatchers()):
+            if not 1 <= count <= MOST_DISPATCHERS:
+                raise ValidationError(
+                    self.env._("Between 1 and %(most)s scheduled actions send deliveries.", most=MOST_DISPATCHERS)
+                )
+            deliveries._set_dispatchers(count)
         parameters = self.env["ir.config_parameter"].sudo()
         for fname in ("bj_api_sync_log_retention_days", "bj_api_sync_log_body_limit"):
             if not self[fname]:

@@ -20,6 +20,7 @@ from . import test_paging
 from . import test_pull
 from . import test_queries
 from . import test_redact
+from . import test_redrive
 from . import test_safety
 from . import test_secret
 from . import test_security_config

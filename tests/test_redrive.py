@@ -1,0 +1,169 @@
+from datetime import datetime, timedelta
+
+from odoo.exceptions import AccessError, UserError, ValidationError
+from odoo.tests import Form, new_test_user, tagged
+
+from .test_delivery import DeliveryCase
+
+
+@tagged("post_install", "-at_install")
+class TestRedrive(DeliveryCase):
+    """Sending again from a point in time on."""
+
+    def setUp(self):
+        super().setUp()
+        self.deliveries = self.enqueue(self.partners)
+        self.dispatch()
+        self.receiver.clear()
+        states = ("dead", "cancelled", "sent", "sent", "dead")
+        for hours, (delivery, state) in enumerate(zip(self.deliveries, states, strict=True)):
+            self.env.cr.execute(
+                "UPDATE bj_api_delivery SET state = %s, create_date = '2026-01-01'::timestamp + %s * interval '1 hour'"
+                " WHERE id = %s",
+                [state, hours, delivery.id],
+            )
+        self.env.invalidate_all()
+
+    def redrive(self, **values):
+        wizard = self.env["bj.api.sync.redrive"].create(
+            {"config_id": self.config.id, "date_from": datetime(2026, 1, 1), **values}
+        )
+        count = wizard.count
+        message = wizard.action_send()["params"]["message"]
+        self.assertTrue(message.startswith(f"{count} "), message)
+        self.receiver.clear()
+        self.dispatch()
+        return [request.json["code"] for request in self.receiver.requests]
+
+    def test_what_was_given_up(self):
+        keys = self.deliveries.mapped("idempotency_key")
+        self.assertEqual(sorted(self.redrive()), ["P1", "P5"])
+        self.assertEqual(self.deliveries.mapped("state"), ["sent", "cancelled", "sent", "sent", "sent"])
+        self.assertEqual(self.deliveries.mapped("idempotency_key"), keys)
+        self.assertLessEqual({request.headers["idempotency-key"] for request in self.receiver.requests}, set(keys))
+        self.assertEqual(self.deliveries[0].attempt_count, 1)
+
+    def test_states(self):
+        self.assertEqual(self.redrive(is_dead=False, is_cancelled=True), ["P2"])
+        self.assertEqual(sorted(self.redrive(is_sent=True)), ["P1", "P2", "P3", "P4", "P5"])
+
+    def test_range(self):
+        start = datetime(2026, 1, 1, 2)
+        self.assertEqual(self.redrive(is_sent=True, date_from=start, date_to=start + timedelta(hours=1)), ["P3"])
+        with self.assertRaisesRegex(UserError, "no such delivery"):
+            self.redrive(date_from=start + timedelta(hours=9))
+        with self.assertRaisesRegex(UserError, "no such delivery"):
+            self.redrive(is_dead=False)
+
+    def test_overtaken(self):
+        """An older state must not replace a newer one that arrived, unless that follows again."""
+        self.partner.name = "Newer"
+        newer = self.enqueue()
+        self.dispatch()
+        self.assertEqual(newer.state, "sent")
+        self.assertEqual(self.redrive(), ["P5"])
+        self.assertEqual(self.redrive(only_newest=False), ["P1"])
+        self.env.cr.execute("UPDATE bj_api_delivery SET state = 'dead' WHERE id = %s", self.deliveries[0].ids)
+        self.env.invalidate_all()
+        self.redrive(is_sent=True)
+        names = [request.json["name"] for request in self.receiver.requests if request.json["code"] == "P1"]
+        self.assertEqual(names, ["Partner 1", "Newer"], "in order")
+
+    def test_others_stay(self):
+        other = self.make_config(path="/other", name="Other")
+        mine = self.enqueue(config=other)
+        self.dispatch()
+        unsent = self.enqueue(self.partners[1])
+        unsent.write({"state": "dead", "target": ""})  # as one that could not even be prepared
+        self.redrive(is_sent=True)
+        self.assertEqual((mine.attempt_count, unsent.state), (1, "dead"))
+
+    def test_many_with_one_statement(self):
+        self.env.cr.execute(
+            "INSERT INTO bj_api_delivery (config_id, state, operation, method, model, target, url, record_id,"
+            " idempotency_key, create_date) SELECT %s, 'dead', 'write', 'POST', 'res.partner', 'x:1', 'http://x:1', n,"
+            " 'many-' || n, '2026-02-01' FROM generate_series(1, 10000) AS n",
+            self.config.ids,
+        )
+        self.config.is_paused = True
+        self.env.flush_all()
+        choice = (self.config, ["dead"], datetime(2026, 2, 1))
+        self.env["bj.api.delivery"]._wake_up()
+        with self.assertQueryCount(2):  # and whether the dispatchers are woken already
+            self.assertEqual(self.env["bj.api.delivery"]._redrive(*choice), 10000)
+        self.env.cr.execute("SELECT count(DISTINCT next_attempt) FROM bj_api_delivery WHERE target = 'x:1'")
+        self.assertEqual(self.env.cr.fetchone(), (1,))
+
+    def test_who_may(self):
+        for groups in ("bj_api_sync.group_user", "base.group_user"):
+            user = new_test_user(self.env, groups, groups)
+            with self.assertRaises(AccessError):
+                self.env["bj.api.sync.redrive"].with_user(user).create({"config_id": self.config.id})
+        manager = new_test_user(self.env, "manager", "bj_api_sync.group_manager")
+        wizard = (
+            self.env["bj.api.sync.redrive"]
+            .with_user(manager)
+            .create({"config_id": self.config.id, "date_from": datetime(2026, 1, 1)})
+        )
+        other = self.env["res.company"].create({"name": "Other"})
+        self.config.user_id.company_ids |= other
+        self.config.company_id = other
+        self.env.invalidate_all()
+        with self.assertRaises(AccessError):
+            wizard.action_send()
+        self.config.company_id = manager.company_id
+        self.assertTrue(wizard.action_send())
+
+    def test_form(self):
+        with Form(self.env["bj.api.sync.redrive"].with_context(default_config_id=self.config.id)) as form:
+            self.assertEqual(form.count, 0)
+            form.date_from = datetime(2026, 1, 1)
+            self.assertEqual(form.count, 2)
+            form.is_sent = True
+            self.assertEqual(form.count, 4)
+
+
+@tagged("post_install", "-at_install")
+class TestDispatchers(DeliveryCase):
+    """How many scheduled actions send."""
+
+    def settings(self, **values):
+        settings = self.env["res.config.settings"].create(values)
+        settings.execute()
+        return self.env["res.config.settings"].create({}).bj_api_sync_dispatchers
+
+    def crons(self):
+        return self.env["ir.cron"].with_context(active_test=False).search([("code", "=", "model._cron_dispatch()")])
+
+    def test_more_and_fewer(self):
+        self.assertEqual(self.settings(), 1)
+        self.assertEqual(self.settings(bj_api_sync_dispatchers=3), 3)
+        self.assertEqual(len(self.crons()), 3)
+        self.assertEqual(set(self.crons().mapped("name")), {"BJ API: send deliveries"})
+        self.assertEqual(len(self.env["bj.api.delivery"]._get_dispatcher_ids()), 3)
+        self.assertEqual(self.settings(bj_api_sync_dispatchers=1), 1)
+        self.assertEqual(self.crons().mapped("active").count(True), 1)
+        self.assertEqual(
+            self.env["bj.api.delivery"]._get_dispatcher_ids(), self.env.ref("bj_api_sync.cron_dispatch")._ids
+        )
+        self.assertEqual(self.settings(bj_api_sync_dispatchers=2), 2)
+        self.assertEqual(len(self.crons()), 3, "archived ones come back")
+
+    def test_copies_by_hand(self):
+        for _copy in range(9):
+            self.crons()[:1].copy()
+        self.assertEqual(self.settings(), 10, "left alone")
+        self.assertEqual(self.settings(bj_api_sync_dispatchers=8), 8)
+
+    def test_range(self):
+        for count in (0, -1, 9):
+            with self.assertRaisesRegex(ValidationError, "Between 1 and 8"):
+                self.settings(bj_api_sync_dispatchers=count)
+        self.crons().active = False  # as in a neutralized copy
+        self.assertEqual(self.settings(), 0)
+
+    def test_wake_up(self):
+        self.settings(bj_api_sync_dispatchers=2)
+        self.env["ir.cron.trigger"].search([]).unlink()
+        self.enqueue()
+        self.assertEqual(self.env["ir.cron.trigger"].search([]).cron_id, self.crons())
