@@ -12,6 +12,7 @@ UPDATE bj_api_sync_config
        client_secret = NULL,
        header_secret = NULL,
        token_url = regexp_replace(token_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i'),
+       deletion_url = regexp_replace(deletion_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i'),
        request_url = regexp_replace(request_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i')
  WHERE request_type = 'out';
 

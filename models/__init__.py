@@ -26,6 +26,7 @@ from . import bj_api_dispatcher
 from . import bj_api_link
 from . import bj_api_sync_push
 from . import bj_api_sync_pull
+from . import bj_api_sync_pushed
 from . import base_automation
 from . import ir_actions_server
 from . import bj_api_idempotency_key

@@ -3,7 +3,7 @@ from odoo.exceptions import ValidationError
 
 from ..tools.secret import EncryptedChar
 from ..tools.transport import is_absolute
-from .bj_api_sync_config import MANAGER
+from .bj_api_sync_config import MANAGER, PLACEHOLDER
 
 #: what a script for headers may begin with
 HEADER_TEMPLATES = {
@@ -58,6 +58,12 @@ class BjApiSyncConfig(models.Model):
         tracking=True, help="What else the token server wants, such as audience=https://api.example.com&resource=orders"
     )
 
+    deletion_url = fields.Char(
+        "Deletion URL",
+        tracking=True,
+        help="A scheduled push sends DELETE to this URL for each record that was queued once and is deleted since. "
+        "{external key} is replaced by what was queued last. Empty: deletions are not told.",
+    )
     header_script = fields.Text(
         "Python Script for Headers", help="It fills the dictionary headers, for each attempt just before it is sent."
     )
@@ -88,6 +94,20 @@ class BjApiSyncConfig(models.Model):
                     self.env._(
                         "The Token URL “%(url)s” must be absolute, such as https://example.com/oauth/token.",
                         url=config.token_url,
+                    )
+                )
+
+    @api.constrains("deletion_url", "line_ids")
+    def _check_deletion_url(self):
+        for config in self.filtered("deletion_url"):
+            keys = set(PLACEHOLDER.findall(config.deletion_url))
+            known = set(config.line_ids.mapped("external_key"))
+            if not keys or keys - known or not is_absolute(PLACEHOLDER.sub("x", config.deletion_url)):
+                raise ValidationError(
+                    self.env._(
+                        "The Deletion URL “%(url)s” must be absolute, and name the record by an External API Key of "
+                        "the lines, such as https://example.com/contacts/{code}.",
+                        url=config.deletion_url,
                     )
                 )
 

@@ -32,6 +32,8 @@ class PreparedRequest:
     body: bytes | None = None
     content_type: str = ""
     error: str = ""
+    #: for each record what the Deletion URL will need of it; empty where there is none
+    keys: tuple = ()
 
 
 class BjApiSyncOutbound(models.AbstractModel):
@@ -165,20 +167,36 @@ class BjApiSyncOutbound(models.AbstractModel):
         if error:
             return self._prepare_request(config, records, error=error)
         payloads = [payload for _record, payload in page]
+        names = PLACEHOLDER.findall(config.deletion_url or "")
+        keys = tuple(_pick_values(payload, names) for payload in payloads) if names else ()
         if config.http_method_ids.name == "GET":
-            return self._prepare_request(config, records, url=self._build_query(url, payloads[0]))
+            return self._prepare_request(config, records, url=self._build_query(url, payloads[0]), keys=keys)
         content_type, body = self._build_body(config, payloads if config.is_paginated else payloads[0])
-        return self._prepare_request(config, records, url=url, body=body, content_type=content_type)
+        return self._prepare_request(config, records, url=url, body=body, content_type=content_type, keys=keys)
 
     @api.model
     def _prepare_request(self, config, records, **values):
         return PreparedRequest(
-            method=config.http_method_ids.name,
+            **{"method": config.http_method_ids.name, **values},
             model=records._name,
             record_ids=tuple(records.ids),
             trace_id=uuid4().hex,
-            **values,
         )
+
+    @api.model
+    def _prepare_deletion(self, config, record, keys):
+        """Return the request that tells that a record is gone.
+
+        :param record: a record that does not exist any more
+        :param dict keys: what is known of it
+        :rtype: PreparedRequest
+        """
+        try:
+            return self._prepare_request(
+                config, record, method="DELETE", url=self._fill_url(config.deletion_url, keys or {})
+            )
+        except UserError as exc:
+            return self._prepare_request(config, record, method="DELETE", error=str(exc))
 
     @api.model
     def _test_connection(self, config):
@@ -252,19 +270,19 @@ class BjApiSyncOutbound(models.AbstractModel):
         :raises UserError: where the payload has no value for one
         """
 
+        return self._fill_url(config.request_url, _pick_values(payload, PLACEHOLDER.findall(config.request_url)))
+
+    @api.model
+    def _fill_url(self, url, values):
         def fill(match):
-            value = payload
-            for part in match[1].split("."):
-                value = value.get(part) if isinstance(value, dict) else None
+            value = values.get(match[1])
             text = _to_text(value)
             # dots alone would lead to another path, encoded or not
             if text in ("", ".", "..") or isinstance(value, (dict, list)):
-                raise UserError(
-                    self.env._("There is no value for {%(key)s}, which the Request URL needs.", key=match[1])
-                )
+                raise UserError(self.env._("There is no value for {%(key)s}, which the URL needs.", key=match[1]))
             return quote(text, safe="")
 
-        return PLACEHOLDER.sub(fill, config.request_url)
+        return PLACEHOLDER.sub(fill, url)
 
     @api.model
     def _build_query(self, url, payload):
@@ -417,6 +435,20 @@ def _to_text(value):
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)
+
+
+def _pick_values(payload, names):
+    """Return the values of keys, whose dots walk into nested objects, by their names.
+
+    :rtype: dict
+    """
+    values = {}
+    for name in names:
+        value = payload
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        values[name] = value
+    return values
 
 
 def _flatten(value, key=""):

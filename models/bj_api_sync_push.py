@@ -25,10 +25,16 @@ class BjApiSyncPush(models.AbstractModel):
 
     @api.model
     def _enqueue_changes(self, config):
-        """Queue what changed since the last run, page by page; each is committed with the place it reached.
+        """Queue what changed since the last run, and what is gone, page by page; each is committed with its place.
 
         :param config: an outbound configuration
         """
+        self._enqueue_changed(config)
+        if config.active and config.deletion_url:
+            self._enqueue_gone(config)
+
+    @api.model
+    def _enqueue_changed(self, config):
         state, model = config.push_state, self.env[config.model_name].sudo()
         if not model._log_access:
             config._enqueue(model.with_context(active_test=False).search([]).ids)
@@ -77,6 +83,18 @@ class BjApiSyncPush(models.AbstractModel):
         floor = horizon.isoformat()
         seen = {key: date for key, date in state["seen"].items() if date >= floor}
         self._keep(config, {"since": floor, "seen": seen}, 0, 0)
+
+    @api.model
+    def _enqueue_gone(self, config):
+        """Tell of records that were queued once and were deleted: what is told is forgotten, in one transaction."""
+        pushed, outbound = self.env["bj.api.sync.pushed"], self.env["bj.api.sync.outbound"]
+        model, deliveries = self.env[config.model_name].sudo(), self.env["bj.api.delivery"]
+        while rows := pushed._find_gone(config, model, PAGE):
+            requests = [outbound._prepare_deletion(config, model.browse(key), keys) for key, keys in rows]
+            deliveries._insert(config, requests, "unlink")
+            pushed._forget(config, [key for key, _keys in rows])
+            deliveries._wake_up()
+            self._commit(len(rows), int(len(rows) == PAGE))
 
     @api.model
     def _skip_seen(self, rows, state):

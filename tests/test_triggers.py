@@ -1,7 +1,7 @@
 from datetime import datetime, timedelta
 from unittest.mock import patch
 
-from odoo.exceptions import AccessError
+from odoo.exceptions import AccessError, ValidationError
 from odoo.tests import Form, new_test_user, tagged
 
 from ..models import bj_api_sync_push
@@ -136,6 +136,108 @@ class TestScheduledPush(DeliveryCase):
         self.run_cron()
         self.config.action_push_again()
         self.assertEqual(len(self.run_cron()), 5)
+
+
+@tagged("post_install", "-at_install")
+class TestScheduledDeletions(TestScheduledPush):
+    """What was queued once and is gone is told with DELETE."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.config.deletion_url = f"{cls.receiver.url}/people/{{address.city}}/{{code}}"
+
+    def run_cron(self):
+        """Return the paths that were deleted behind the codes that were sent."""
+        self.receiver.clear()
+        self.cron.with_user(self.env.ref("base.user_root")).ir_actions_server_id.run()
+        self.dispatch()
+        sent = [request.json for request in self.receiver.requests if request.json]
+        codes = sorted(item["code"] for body in sent for item in (body if isinstance(body, list) else [body]))
+        return codes + sorted(request.path for request in self.receiver.requests if request.method == "DELETE")
+
+    def test_deleted(self):
+        self.run_cron()
+        ids = self.partners[:2].ids
+        self.partners[0].city = "Linz"  # never told of
+        self.partners[2].active = False
+        self.partners[3].ref = "elsewhere"  # outside the filter domain
+        self.partners[:2].unlink()
+        self.assertEqual([path for path in self.run_cron() if "/" in path], ["/people/Graz/P1", "/people/Graz/P2"])
+        deliveries = self.env["bj.api.delivery"].search([("operation", "=", "unlink")], order="id")
+        self.assertEqual(deliveries.mapped("record_id"), ids)
+        self.assertEqual(set(deliveries.mapped("state")), {"sent"})
+        self.assertEqual({request.body for request in self.receiver.requests if request.method == "DELETE"}, {""})
+        self.assertFalse([path for path in self.run_cron() if "/" in path], "told once")
+
+    def test_deleted_in_pages(self):
+        self.run_cron()
+        self.partners.unlink()
+        with patch.object(bj_api_sync_push, "PAGE", 2):
+            self.assertEqual(self.run_cron(), [f"/people/Graz/P{number}" for number in range(1, 6)])
+
+    def test_queries_of_many(self):
+        """The cost is that of pages, not of records."""
+        self.run_cron()
+        self.partners.unlink()
+        push = self.env["bj.api.sync.push"]
+        self.env["bj.api.delivery"]._wake_up()
+        with self.assertQueryCount(10):  # for five records
+            push._enqueue_gone(self.config)
+
+    def test_what_was_told_last(self):
+        """Also by another trigger, in lists, and once more when it changed."""
+        self.run_cron()
+        self.partner.city = "Wien"
+        self.config.is_paginated = True
+        self.enqueue(self.partners)
+        self.partner.unlink()
+        self.assertEqual([path for path in self.run_cron() if "/" in path], ["/people/Wien/P1"])
+
+    def test_behind_what_is_open(self):
+        self.run_cron()
+        self.receiver.on("/partners", status=503)
+        self.partner.name = "Last words"
+        self.enqueue()
+        self.dispatch()
+        self.partner.unlink()
+        self.cron.with_user(self.env.ref("base.user_root")).ir_actions_server_id.run()
+        self.dispatch()
+        self.assertFalse([request for request in self.receiver.requests if request.method == "DELETE"])
+        self.receiver.clear()
+        self.pass_time()
+        self.dispatch()
+        self.assertEqual([request.method for request in self.receiver.requests], ["POST", "DELETE"])
+
+    def test_nothing_to_name_it_by(self):
+        self.partner.city = False
+        self.run_cron()
+        self.partner.unlink()
+        self.run_cron()
+        delivery = self.env["bj.api.delivery"].search([("operation", "=", "unlink")])
+        self.assertEqual(delivery.state, "dead")
+        self.assertIn("{address.city}", delivery.last_error)
+
+    def test_told_by_a_rule(self):
+        self.run_cron()
+        self.env.cr.execute("UPDATE res_partner SET create_date = '2020-01-01' WHERE id = %s", self.partner.ids)
+        self.partner.invalidate_recordset()
+        self.make_rule(self.make_action(), trigger="on_unlink")
+        self.partner.unlink()
+        self.assertEqual(self.run_cron(), ["P1"], "not told twice")
+
+    def test_archived_configuration(self):
+        self.run_cron()
+        self.partner.unlink()
+        self.config.active = False
+        self.assertEqual(self.run_cron(), [])
+        self.config.active = True
+        self.assertEqual(self.run_cron(), ["/people/Graz/P1"])
+
+    def test_urls(self):
+        for url in ("/people/{code}", "http://example.com/people", "http://example.com/people/{unknown}"):
+            with self.subTest(url=url), self.assertRaisesRegex(ValidationError, "Deletion URL"):
+                self.config.deletion_url = url
 
 
 @tagged("post_install", "-at_install")

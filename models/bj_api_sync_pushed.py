@@ -1,0 +1,67 @@
+from psycopg2.extras import Json
+
+from odoo import api, fields, models
+from odoo.tools import SQL
+
+
+class BjApiSyncPushed(models.Model):
+    """A record the other system was told of, and what its deletion is told with: by then it cannot be read."""
+
+    _name = "bj.api.sync.pushed"
+    _description = "API Pushed Record"
+    _log_access = False
+    _rec_name = "record_id"
+
+    config_id = fields.Many2one("bj.api.sync.config", required=True, ondelete="cascade")
+    record_id = fields.Integer(required=True)
+    keys = fields.Json()
+
+    _record_uniq = models.UniqueIndex("(config_id, record_id)")
+
+    @api.model
+    def _note(self, config, requests, operation):
+        """Remember the records of some requests, in the transaction that queues them; or forget what is deleted.
+
+        :param config: an outbound configuration
+        :param requests: :class:`~.bj_api_sync_outbound.PreparedRequest` of it
+        :param str operation: ``create``, ``write`` or ``unlink``
+        """
+        if not config.deletion_url:
+            return
+        known = {
+            record_id: Json(keys)
+            for request in requests
+            for record_id, keys in zip(request.record_ids, request.keys, strict=False)  # none for what was not sent
+        }
+        if operation == "unlink":
+            self._forget(config, list(known))
+        elif known:
+            self.env.cr.execute(
+                SQL(
+                    "INSERT INTO bj_api_sync_pushed AS p (config_id, record_id, keys) VALUES %s"
+                    " ON CONFLICT (config_id, record_id) DO UPDATE SET keys = excluded.keys"
+                    " WHERE p.keys IS DISTINCT FROM excluded.keys",
+                    SQL(", ").join(SQL("(%s, %s, %s)", config.id, *item) for item in known.items()),
+                )
+            )
+
+    @api.model
+    def _find_gone(self, config, model, limit):
+        """Return records that were queued once and do not exist any more.
+
+        :return: ids and keys
+        :rtype: list[tuple[int, dict]]
+        """
+        return self.env.execute_query(
+            SQL(
+                "SELECT record_id, keys FROM bj_api_sync_pushed AS p WHERE config_id = %s"
+                " AND NOT EXISTS (SELECT FROM %s AS r WHERE r.id = p.record_id) ORDER BY record_id LIMIT %s",
+                *(config.id, SQL.identifier(model._table), limit),
+            )
+        )
+
+    @api.model
+    def _forget(self, config, record_ids):
+        self.env.cr.execute(
+            SQL("DELETE FROM bj_api_sync_pushed WHERE config_id = %s AND record_id = ANY(%s)", config.id, record_ids)
+        )
