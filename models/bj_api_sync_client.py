@@ -133,7 +133,7 @@ class BjApiSyncClient(models.AbstractModel):
         tokens = self.env["bj.api.sync.token"]
         if exchange.grant:
             exchange.grant.outcome = self._get_outcome(config, exchange.grant)
-            tokens._keep(config, exchange.grant)
+            tokens._keep(config, exchange.grant, exchange.status_code == 401)
         exchange.outcome = self._get_outcome(config, exchange)
         if exchange.status_code == 401 and config.authorization_type == "oauth2" and tokens._drop(config, exchange):
             exchange.outcome = "renew"

@@ -15,8 +15,8 @@ LEASE = 30
 RENEWAL, RENEWAL_PART = 60, 0.1
 #: seconds a token server is left alone by deliveries after it failed, and after it refused the credentials
 REST, REST_REFUSED = 5, 60
-#: a token that is refused this many seconds after it was given will not be better when it is renewed
-YOUNG = 10
+#: seconds for which no other token is asked for after one was refused that was new
+SUSPICION = 10
 #: what is stored of a life that has no end: a year
 LONGEST = 365 * 86400
 
@@ -37,7 +37,7 @@ class BjApiSyncToken(models.Model):
     config_id = fields.Integer("API Configuration ID", required=True)  # no foreign key: it would lock the configuration
     fingerprint = fields.Char(required=True, help="Of the request for the token.")
     access_token = EncryptedChar(groups=MANAGER)
-    issue_date = fields.Datetime()
+    suspect_until = fields.Datetime(help="It was refused when it was new: another would be no better.")
     renewal_date = fields.Datetime(help="From when on a new one is asked for.")
     expiry_date = fields.Datetime(help="Until when it is used; empty: until it is refused.")
     busy_until = fields.Datetime(help="Somebody asks for a new one.")
@@ -111,10 +111,11 @@ class BjApiSyncToken(models.Model):
             env.cr.execute("UPDATE bj_api_sync_token SET busy_until = NULL WHERE config_id = %s", [config_id])
 
     @api.model
-    def _keep(self, config, exchange):
+    def _keep(self, config, exchange, is_refused=False):
         """Store a token, or that the token server has none, for all workers.
 
         :param Exchange exchange: the judged exchange with the token server
+        :param bool is_refused: whether the token was refused at its first use
         """
         values = {"busy_until": None}
         if token := exchange.token:
@@ -122,15 +123,15 @@ class BjApiSyncToken(models.Model):
             early = life and life - min(RENEWAL, life * RENEWAL_PART)
             values |= {
                 "access_token": encrypt(token.value),
-                "issue_date": NOW,
-                "expiry_date": life and SQL("%s + interval '1s' * %s", NOW, life),
-                "renewal_date": early and SQL("%s + interval '1s' * %s", NOW, early),
+                "suspect_until": _in(SUSPICION) if is_refused else None,
+                "expiry_date": life and _in(life),
+                "renewal_date": early and _in(early),
                 "rest_until": None,
             }
         else:
             least = REST_REFUSED if exchange.outcome == "final" else REST
             rest = max(least, backoff.parse_retry_after(exchange.headers.get("Retry-After")))
-            values["rest_until"] = SQL("%s + interval '1s' * %s", NOW, rest)
+            values["rest_until"] = _in(rest)
         changes = SQL(", ").join(SQL("%s = %s", SQL.identifier(name), value) for name, value in values.items())
         query = "UPDATE bj_api_sync_token SET %s WHERE config_id = %s AND fingerprint = %s"
         with bookkeeping(self.env) as env:
@@ -140,7 +141,7 @@ class BjApiSyncToken(models.Model):
     def _drop(self, config, exchange):
         """Forget the token that was refused with 401.
 
-        :return: whether another attempt makes sense: not for a token that was new
+        :return: whether another attempt makes sense: not if it was never accepted
         :rtype: bool
         """
         if exchange.is_grant or (exchange.grant and exchange.grant.token):
@@ -149,16 +150,16 @@ class BjApiSyncToken(models.Model):
         with bookkeeping(self.env) as env:
             env.cr.execute(
                 SQL(
-                    "SELECT access_token, issue_date > %s - interval '1s' * %s FROM %s WHERE config_id = %s FOR UPDATE",
-                    *(NOW, YOUNG, table, config.id),
+                    "SELECT access_token, suspect_until > %s FROM %s WHERE config_id = %s FOR UPDATE",
+                    *(NOW, table, config.id),
                 )
             )
-            token, is_young = env.cr.fetchone() or (None, False)
+            token, is_suspect = env.cr.fetchone() or (None, False)
             if not token or decrypt(token) != oauth.get_token(exchange.call):
                 return True  # somebody else has renewed or forgotten it
-            if not is_young:
+            if not is_suspect:
                 env.cr.execute(SQL("UPDATE %s SET access_token = NULL WHERE config_id = %s", table, config.id))
-            return not is_young
+            return not is_suspect
 
     @api.model
     def _get_fingerprint(self, call):
@@ -172,3 +173,7 @@ class BjApiSyncToken(models.Model):
             "DELETE FROM bj_api_sync_token WHERE config_id NOT IN"
             " (SELECT id FROM bj_api_sync_config WHERE authorization_type = 'oauth2')"
         )
+
+
+def _in(seconds):
+    return SQL("%s + interval '1s' * %s", NOW, seconds)

@@ -47,8 +47,8 @@ class OAuthCase(DeliveryCase):
     def age_token(self, seconds):
         """Let time pass for the token."""
         self.env.cr.execute(
-            "UPDATE bj_api_sync_token SET (issue_date, renewal_date, expiry_date, busy_until, rest_until) ="
-            " (SELECT issue_date - i, renewal_date - i, expiry_date - i, busy_until - i, rest_until - i"
+            "UPDATE bj_api_sync_token SET (suspect_until, renewal_date, expiry_date, busy_until, rest_until) ="
+            " (SELECT suspect_until - i, renewal_date - i, expiry_date - i, busy_until - i, rest_until - i"
             " FROM (SELECT %s * interval '1s' AS i) AS _)",
             [seconds],
         )
@@ -147,21 +147,23 @@ class TestToken(OAuthCase):
         self.assertEqual(self.sent(), ["Bearer first"] * 3 + ["Bearer second"])
 
     def test_refused_once(self):
-        """401 for a token that was good: it is renewed, once."""
+        """401 for a token that was accepted before, however new it is: it is renewed, once."""
         self.give("first")
         self.push()
-        self.age_token(60)
         self.give("second")
         self.receiver.on("/partners", status=401, times=1)
         self.assertTrue(self.push())
         self.assertEqual(self.sent(), ["Bearer first", "Bearer first", "Bearer second"])
         self.receiver.on("/partners", status=401)
+        self.give("third")
         self.assertEqual(self.push().status_code, 401)
-        self.assertEqual(len(self.asked()), 2, "the second one is new: another would be no better")
-        self.age_token(60)
-        self.give("third", times=None)
+        self.assertEqual(self.sent()[3:], ["Bearer second", "Bearer third"])
         self.assertEqual(self.push().status_code, 401)
-        self.assertEqual((len(self.asked()), self.sent()[-2:]), (3, ["Bearer second", "Bearer third"]))
+        self.assertEqual(len(self.asked()), 3, "the third was never accepted: another would be no better")
+        self.age_token(11)
+        self.give("fourth", times=None)
+        self.push()
+        self.assertEqual(self.sent()[5:], ["Bearer third", "Bearer third", "Bearer fourth"])
 
     def test_other_credentials(self):
         self.give("first", times=None)
@@ -268,7 +270,6 @@ class TestTokenOfDeliveries(OAuthCase):
         self.give("first")
         self.enqueue()
         self.dispatch()
-        self.age_token(60)
         self.receiver.on("/partners", status=401, times=1)
         self.give("second")
         delivery = self.enqueue()
@@ -281,7 +282,6 @@ class TestTokenOfDeliveries(OAuthCase):
         self.give("first")
         self.enqueue()
         self.dispatch()
-        self.age_token(60)
         self.receiver.on("/partners", status=401)
         self.give("second", times=None)
         deliveries = self.enqueue(self.partners)
@@ -444,8 +444,9 @@ class TestTokenIsShared(OAuthCase):
         def drop(env, config, _number):
             return env["bj.api.sync.token"]._drop(config, used)
 
-        self.assertEqual(self.at_once(3, drop), [False] * 3, "it is new")
-        self.change("issue_date = '2020-01-01'")
+        self.change("suspect_until = '2999-01-01'")
+        self.assertEqual(self.at_once(3, drop), [False] * 3)
+        self.change("suspect_until = '2020-01-01'")
         self.assertEqual(self.at_once(3, drop), [True] * 3)
         self.give("second")
         self.assertEqual(self.at_once(1, self.use), ["second"])
