@@ -130,6 +130,12 @@ class BjApiDelivery(models.Model):
         """Take deliveries back that are not sent yet; what is on the way may still arrive."""
         self._set_state(OPEN, "cancelled", done_date=NOW)
 
+    def action_redrive(self):
+        """Ask what to send again, of the configuration whose deliveries are shown or chosen."""
+        action = self.env["ir.actions.actions"]._for_xml_id("bj_api_sync.action_bj_api_sync_redrive")
+        config_id = self.env.context.get("default_config_id") or self[:1].config_id.id
+        return action | {"context": {"default_config_id": config_id}}
+
     def action_open_record(self):
         """Open the record, if it is there and may be read."""
         self.ensure_one()

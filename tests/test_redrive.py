@@ -114,6 +114,13 @@ class TestRedrive(DeliveryCase):
         self.config.company_id = manager.company_id
         self.assertTrue(wizard.action_send())
 
+    def test_button(self):
+        """The wizard knows the configuration whose deliveries are shown, or chosen."""
+        shown = self.env["bj.api.delivery"].with_context(**self.config.action_open_deliveries()["context"])
+        for deliveries in (shown, self.deliveries[:2]):
+            context = deliveries.action_redrive()["context"]
+            self.assertEqual(self.env["bj.api.sync.redrive"].with_context(**context).new({}).config_id, self.config)
+
     def test_form(self):
         with Form(self.env["bj.api.sync.redrive"].with_context(default_config_id=self.config.id)) as form:
             self.assertEqual(form.count, 0)
