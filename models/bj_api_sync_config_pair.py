@@ -68,6 +68,18 @@ class BjApiSyncConfig(models.Model):
                     )
                 )
 
+    @api.constrains("counterpart_id", "deletion_url")
+    def _check_deletions(self):
+        for config in self:
+            if config.counterpart_id and config.deletion_url:
+                raise ValidationError(
+                    self.env._(
+                        "%(config)s is two-way: let another configuration tell deletions, of the method DELETE and with "
+                        "the same Two-Way with, and leave the Deletion URL empty.",
+                        config=config.name,
+                    )
+                )
+
     def action_open_links(self):
         """Open the links of this configuration, its conflicts first."""
         self.ensure_one()

@@ -524,6 +524,8 @@ class TestPair(TwoWayCase):
                 self.config.counterpart_id = counterpart
         with self.assertRaises(ValidationError):
             self.inbound.counterpart_id = self.config
+        with self.assertRaises(ValidationError):  # its deletions are told by another configuration
+            self.config.deletion_url = f"{self.receiver.url}/people/{{code}}"
         with self.assertRaises(ValidationError):
             self.inbound.model_id = other.model_id
         self.config.counterpart_id = self.make_config("GET", name="A pull", is_pull=True)
