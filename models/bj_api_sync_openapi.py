@@ -367,14 +367,14 @@ class BjApiSyncOpenapi(models.AbstractModel):
         if method != "DELETE":
             record = self._get_ref(scope.plan, "record")
         many = {"type": "array", "items": record}
-        single, listed = self._get_envelope(record, method), self._get_envelope(many, method, many=True)
+        single, listed = self._get_envelope(scope, record, method), self._get_envelope(scope, many, method, many=True)
         done = single if one else listed if method == "GET" else {"oneOf": [single, listed]}
         responses = {"200": self._get_response(scope, method, one, self.env._("Done"), done)}
         if method == "POST":
             created = self._get_response(scope, method, one, self.env._("Created"), done, ["Location"])
             responses["201"] = created | {"links": self._get_links(scope)}
         if method != "GET" and not one:
-            failed = self._get_envelope(many, method, many=True, errors=True)
+            failed = self._get_envelope(scope, many, method, many=True, errors=True)
             responses["207"] = self._get_response(scope, method, one, self.env._("Some items failed"), failed)
         if method == "GET" and one:
             text = self.env._("The caller has it already (If-None-Match).")
@@ -437,7 +437,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
     def _get_content(self, schema):
         return {media_type: {"schema": schema} for media_type in (JSON, XML)}
 
-    def _get_envelope(self, data, method, many=False, errors=False):
+    def _get_envelope(self, scope, data, method, many=False, errors=False):
         """Describe the body of an answer around its data."""
         schema = {"type": "object"}
         json_schema.place(schema, ("status",), TEXT | {"const": "success"}, required=True)
@@ -450,6 +450,9 @@ class BjApiSyncOpenapi(models.AbstractModel):
         if method in WRITING:
             changes = {"$ref": "#/components/schemas/Changes"}
             json_schema.place(schema, ("changes",), {"type": "array", "items": changes} if many else changes)
+        if method in WRITING and self.env["bj.api.link"]._get_pairs(scope.endpoint.config_id):
+            conflicts = {"type": "array", "items": {"$ref": "#/components/schemas/Conflict"}}
+            json_schema.place(schema, ("conflicts",), conflicts)
         return schema
 
     def _get_meta(self, method):
@@ -626,6 +629,12 @@ class BjApiSyncOpenapi(models.AbstractModel):
                 "type": "object",
                 "description": self.env._("Of a dry run: the keys that would change."),
                 "additionalProperties": change,
+            },
+            "Conflict": {
+                "type": "object",
+                "description": self.env._("An item that was not written, because its record was changed here too."),
+                "properties": {"index": NUMBER, "message": TEXT},
+                "required": ["index", "message"],
             },
             "ItemError": {"type": "object", "properties": item, "required": ["message"]},
             "Error": {"type": "object", "properties": error | {"errors": errors}, "required": list(error)},

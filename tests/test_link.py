@@ -532,6 +532,20 @@ class TestPair(TwoWayCase):
         with self.assertRaises(ValidationError):
             self.config.counterpart_id.is_pull = False
 
+    def test_conflicts_are_described(self):
+        """OpenAPI tells of conflicts where there can be some."""
+
+        def describes():
+            endpoint = self.inbound.endpoint
+            document = self.env["bj.api.sync.openapi"]._get_document((endpoint,), "http://example.com")
+            content = document["paths"][f"/{endpoint}"]["post"]["responses"]["200"]["content"]
+            single, listed = content["application/json"]["schema"]["oneOf"]
+            return ["conflicts" in schema["properties"] for schema in (single, listed)]
+
+        self.assertEqual(describes(), [True, True])
+        self.config.counterpart_id = False
+        self.assertEqual(describes(), [False, False])
+
     def test_newest_needs_a_date(self):
         with self.assertRaises(ValidationError):
             self.config.conflict_policy = "newest"

@@ -308,7 +308,8 @@ class TestOpenapi(ApiHttpCase):
     def test_components_of_others_are_not_told(self):
         self.assertFalse(self.document(token=None)["paths"])
         self.assertEqual(
-            set(self.document(token=None)["components"]["schemas"]), {"Error", "Problem", "ItemError", "Changes"}
+            set(self.document(token=None)["components"]["schemas"]),
+            {"Error", "Problem", "ItemError", "Changes", "Conflict"},
         )
 
     def test_no_secrets(self):
