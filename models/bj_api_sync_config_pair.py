@@ -74,8 +74,8 @@ class BjApiSyncConfig(models.Model):
             if config.counterpart_id and config.deletion_url:
                 raise ValidationError(
                     self.env._(
-                        "%(config)s is two-way: let another configuration tell deletions, of the method DELETE and with "
-                        "the same Two-Way with, and leave the Deletion URL empty.",
+                        "%(config)s is two-way: let another configuration tell deletions, of the method DELETE and "
+                        "with the same Two-Way with, and leave the Deletion URL empty.",
                         config=config.name,
                     )
                 )
