@@ -8,6 +8,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,6 @@ import psycopg2
 ROOT = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("BJ_DEV_CACHE") or ROOT.parent / ".dev").expanduser().resolve()  # as ./dev has it
 ODOO = json.loads(os.environ["BJ_DEV_ODOO"])
-DB_ARGS = json.loads(os.environ["BJ_DEV_DB_ARGS"])
 STARTED = time.monotonic()
 
 # The exit runs the clean-up of every open block.
@@ -38,39 +38,54 @@ def connect(database):
     return connection
 
 
+def execute(query, database="postgres"):
+    """Run SQL on a connection of its own, and return its rows."""
+    with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchall() if cursor.description else None
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class House:
     """One database and the addons that Odoo gets on top of its own."""
 
     def __init__(self, database, addons=(), pythonpath=""):
         self.database, self.log = database, Path(tempfile.gettempdir()) / f"{database}.log"
         addons_path = ",".join([os.environ["BJ_DEV_ADDONS"], *map(str, addons)])
-        self.options = ["-d", database, *DB_ARGS, "--addons-path", addons_path]
+        server = json.loads(os.environ["BJ_DEV_DB_ARGS"])
+        self.options = ["-d", database, *server, "--addons-path", addons_path]
         self.environment = os.environ | {"PYTHONPATH": str(pythonpath)}
 
     def odoo(self, *options, command=(), script=None):
         """Run Odoo to its end, with a script for its shell; return what it printed."""
         with self.log.open("a") as log:
+            start = log.tell()
             arguments = [*ODOO, *command, *self.options, *map(str, options)]
             result = subprocess.run(
                 arguments, input=script, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True
             )
-        if result.returncode or "CRITICAL" in self.log.read_text():
+        if result.returncode or b"CRITICAL" in self.log.read_bytes()[start:]:
             sys.exit(f"Odoo failed with {' '.join(map(str, options))}, see {self.log}")
         return result.stdout
 
     @contextlib.contextmanager
     def serve(self, *options):
         """A started server for the time of the block; gives its port."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        arguments = [*ODOO, *self.options, "--http-port", str(port), "--max-cron-threads", "0", *map(str, options)]
+        port, gevent_port = free_port(), free_port()
+        arguments = [*ODOO, *self.options, "--http-port", str(port), "--gevent-port", str(gevent_port)]
+        arguments += ["--max-cron-threads", "0", *map(str, options)]
+        deadline = time.monotonic() + 200
         with self.log.open("a") as log:
             process = subprocess.Popen(arguments, env=self.environment, stdout=log, stderr=log)
         self.pid = process.pid
         try:
             while True:
-                if process.poll() is not None or time.monotonic() - STARTED > 200:
+                if process.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"Odoo does not answer, see {self.log}")
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break
@@ -90,12 +105,80 @@ def house(purpose, **options):
     """A copy of the template for the time of the block."""
     template = os.environ["BJ_DEV_TEMPLATE"]
     database = f"{template.replace('_addon_', f'_{purpose}_')}_{os.getpid()}"
-    with contextlib.closing(connect("postgres")) as connection, connection.cursor() as cursor:
-        cursor.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
+    execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
+    try:
+        yield House(database, **options)
+    finally:
+        execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+
+class Cluster:
+    """A PostgreSQL server of its own, that may be killed.
+
+    What is committed has been written to its files by then; not to the disk, because it is processes that are
+    killed here, and not the machine.
+    """
+
+    SETTINGS = ("listen_addresses=", "synchronous_commit=on", "fsync=off", "max_connections=200")
+
+    def __init__(self, folder):
+        self.folder, self.data = Path(folder), Path(folder) / "data"
+        self.data.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            shutil.chown(self.data, "nobody")
+        options = ["--username=odoo", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        command = [*self.program("initdb"), "-D", self.data, *options]
+        subprocess.run(command, cwd="/", stdout=subprocess.DEVNULL, check=True)
+
+    @staticmethod
+    def program(name):
+        *prefix, path = json.loads(os.environ["BJ_DEV_POSTGRES"])
+        return [*prefix, str(Path(path).with_name(name))]
+
+    def start(self):
+        settings = [part for setting in self.SETTINGS for part in ("-c", setting)]
+        command = [*self.program("postgres"), "-D", self.data, "-k", self.folder, *settings]
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(command, cwd="/", stdout=log, stderr=log)
+        self.wait()
+
+    def wait(self):
+        """Wait until it can be worked with."""
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(psycopg2.OperationalError):
+                return psycopg2.connect(dbname="postgres", host=str(self.folder), user="odoo").close()
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                sys.exit(f"PostgreSQL does not start: {(self.folder / 'log').read_text()[-500:]}")
+            time.sleep(0.05)
+
+    def stop(self, signum=signal.SIGINT):
+        """End it: SIGINT in order, SIGQUIT at once, SIGKILL without its knowledge."""
+        self.process.send_signal(signum)
+        self.process.wait(60)
+
+    def copy(self, database):
+        """Fetch a database from the server that is used until now."""
+        dump = [self.program("pg_dump")[-1], "--no-owner", database]
+        load = [self.program("psql")[-1], "-q", "-v", "ON_ERROR_STOP=1", "-h", self.folder, "-U", "odoo", "-d"]
+        subprocess.run([*load, "postgres", "-c", f'CREATE DATABASE "{database}"'], check=True)
+        with subprocess.Popen(dump, stdout=subprocess.PIPE) as source:
+            subprocess.run([*load, database], stdin=source.stdout, stdout=subprocess.DEVNULL, check=True)
+
+
+@contextlib.contextmanager
+def own_cluster():
+    """A PostgreSQL server of our own with a copy of the template, for the time of the block."""
+    with tempfile.TemporaryDirectory(prefix="bj_chaos_") as folder:
+        cluster = Cluster(folder)
+        cluster.start()
         try:
-            yield House(database, **options)
+            cluster.copy(os.environ["BJ_DEV_TEMPLATE"])
+            os.environ |= {"PGHOST": folder, "PGPORT": "5432", "PGUSER": "odoo"}
+            os.environ["BJ_DEV_DB_ARGS"] = json.dumps([f"--db_host={folder}", "--db_port=5432", "--db_user=odoo"])
+            yield cluster
         finally:
-            cursor.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+            cluster.stop(signal.SIGQUIT)
 
 
 def get_facts(cursor):

@@ -1,23 +1,32 @@
-"""Deliveries under fault, counted: ./dev chaos [--changes 600]
+"""Deliveries under fault, counted: ./dev chaos [senders] [database] [queue] [--changes 600] [--seed N]
 
-Two Odoo servers send from one database. They are killed (kill -9) while they send, the receiver drops, stalls and
-answers 429, 500 and garbage, transactions are rolled back, and time is moved forward so that retries come soon.
-In the end what arrived is counted against what was committed: none lost, no ghost, order kept per record,
-repetitions only with the same id. Takes about two minutes.
+senders   two Odoo servers send from one database; one is killed (kill -9) while it sends, again and again, and the
+          receiver drops, stalls, and answers 429, 500 and garbage
+database  PostgreSQL itself is killed while two hosts with worker processes send, and comes back
+queue     10,000 deliveries wait for a receiver that is down; then it is well
+
+Two dispatchers work side by side in each. Transactions are rolled back all the time, and the clock of retries is
+moved forward so that they come soon. In the end what arrived is counted against a ledger that a trigger of the
+database keeps of what was committed: none lost, no ghost, each record's order kept, repetitions only with the same
+id and before anything later of that record. PostgreSQL is a cluster of its own. Takes about four minutes.
 """
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import random
+import signal
 import statistics
 import sys
+import threading
 import time
 import urllib.request
 from collections import defaultdict
+from itertools import groupby
 
-from _house import ROOT, connect, house, say
+from _house import ROOT, execute, house, own_cluster, say
 
 sys.path.insert(0, str(ROOT.parent / "tests"))
 from receiver import Receiver
@@ -37,11 +46,37 @@ config = env["bj.api.sync.config"].create({
 })
 wizard = env["bj.api.sync.trigger"].create({"config_id": config.id})
 wizard.action_create()
-env["res.partner"].create([{"name": "0", "ref": f"CHAOS{number}"} for number in range(PARTNERS)])
+env.ref("bj_api_sync.cron_dispatch").copy()
+env["res.partner"].create([{"name": "0", "ref": f"CHAOS{number}"} for number in range(30)])
+env["res.partner"].create([{"name": "0", "ref": f"QUEUE{number}"} for number in range(1000)])
+env.cr.flush()
 env["bj.api.delivery"].search([]).unlink()
 env.cr.commit()
 """
-PARTNERS = 30
+#: what was committed, by a witness that is none of ours
+LEDGER = """
+CREATE TABLE chaos_ledger (id serial, code text, name text);
+CREATE FUNCTION chaos_note() RETURNS trigger LANGUAGE plpgsql AS
+    $$BEGIN INSERT INTO chaos_ledger (code, name) VALUES (NEW.ref, NEW.name); RETURN NEW; END$$;
+CREATE TRIGGER chaos_note AFTER UPDATE ON res_partner FOR EACH ROW
+    WHEN (NEW.name IS DISTINCT FROM OLD.name AND NEW.ref IS NOT NULL) EXECUTE FUNCTION chaos_note()
+"""
+QUEUE = """
+partners = env["res.partner"].search([("ref", "=like", "QUEUE%")])
+for number in range(10):
+    partners.write({"name": f"queued {number}"})
+    env.cr.commit()
+"""
+HURRY = """
+UPDATE bj_api_delivery SET next_attempt = next_attempt - interval '2 h' WHERE state = 'failed';
+-- who lives renews a claim before it has less than 40 seconds
+UPDATE bj_api_delivery SET next_attempt = next_attempt - interval '60 s'
+ WHERE state = 'sending' AND next_attempt < (now() AT TIME ZONE 'UTC') + interval '35 s';
+UPDATE bj_api_target SET paused_until = paused_until - interval '60 s';
+UPDATE bj_api_target SET probe_until = NULL WHERE probe_until < (now() AT TIME ZONE 'UTC') + interval '35 s';
+INSERT INTO ir_cron_trigger (cron_id, call_at) SELECT c.id, now() AT TIME ZONE 'UTC' FROM ir_cron AS c
+  JOIN ir_act_server AS a ON a.id = c.ir_actions_server_id WHERE a.code = 'model._cron_dispatch()'
+"""
 FAULTS = (
     {"status": 500},
     {"status": 429, "headers": {"Retry-After": "2"}},
@@ -49,6 +84,8 @@ FAULTS = (
     {"garbage": True},
     {"delay": 3},
 )
+THREADS = ("--max-cron-threads", "2")
+WORKERS = ("--max-cron-threads", "2", "--workers", "1")
 
 
 class Client:
@@ -69,129 +106,211 @@ class Client:
         return content["result"]
 
 
-def measure_start(client, receiver, partner):
-    """Return the seconds from a commit to the arrival, of some single changes."""
-    waits = []
-    for number in range(5):
-        count = len(receiver.requests)
-        client.call("res.partner", "write", [partner], {"name": f"quick {number}"})
-        start = time.time()
-        receiver.wait_for(count + 1)
-        waits.append(receiver.requests[count].at - start if len(receiver.requests) > count else 99)
-        time.sleep(1.5)
-    return waits
+class World:
+    """A database that hosts send from, the external system, and who changes records."""
 
+    def __init__(self, place, receiver):
+        self.place, self.receiver = place, receiver
+        self.acknowledged = []  # what a caller was told is done
+        script = SETUP.replace("URL", receiver.url)
+        place.odoo("--no-http", command=["shell"], script=script)
+        self.sql(LEDGER)
+        self.partners = self.sql("SELECT id, ref FROM res_partner WHERE ref LIKE 'CHAOS%' ORDER BY id")
 
-def hurry(cursor):
-    """Move time forward for what waits."""
-    cursor.execute(
-        "UPDATE bj_api_delivery SET next_attempt = next_attempt - interval '2 h' WHERE state = 'failed';"
-        "UPDATE bj_api_delivery SET next_attempt = next_attempt - interval '60 s' WHERE state = 'sending';"
-        "UPDATE bj_api_target SET paused_until = paused_until - interval '60 s', probe_until = NULL;"
-        "INSERT INTO ir_cron_trigger (cron_id, call_at) SELECT c.id, now() AT TIME ZONE 'UTC' FROM ir_cron AS c"
-        "  JOIN ir_act_server AS a ON a.id = c.ir_actions_server_id WHERE a.code = 'model._cron_dispatch()';"
-        "SELECT pg_notify('cron_trigger', current_database())"
-    )
+    def sql(self, query, database=None):
+        return execute(query, database or self.place.database)
 
+    def change(self, client, partner, name):
+        """Change a partner; whether it was done is told by the ledger if it is not told to the caller."""
+        client.call("res.partner", "write", [partner[0]], {"name": name})
+        self.acknowledged.append((partner[1], name))
 
-def count_open(cursor):
-    cursor.execute("SELECT count(*) FROM bj_api_delivery WHERE state NOT IN ('sent', 'cancelled')")
-    return cursor.fetchone()[0]
+    def fail(self, client, partner):
+        """Change something in transactions that are rolled back."""
+        for method, *arguments in (
+            ("create", [{"name": "Ghost", "ref": "C"}, {"ref": "C"}]),
+            ("write", [partner[0]], {"name": "Ghost", "parent_id": 2**30}),
+        ):
+            with contextlib.suppress(ValueError):
+                client.call("res.partner", method, *arguments)
 
+    def hurry(self):
+        """Move time forward for what waits, and wake the senders: Odoo listens in the database postgres."""
+        self.sql(HURRY)
+        self.sql(f"SELECT pg_notify('cron_trigger', '{self.place.database}')", "postgres")
 
-def work(place, receiver, cursor, cursor_notify, changes):
-    """Change, roll back, kill; return what was committed: code -> names in order."""
-    committed, options = defaultdict(list), ("--max-cron-threads", "2")
-    with contextlib.ExitStack() as servers:
-        port = servers.enter_context(place.serve(*options))
-        client = Client(place.database, port)
-        partners = client.call("res.partner", "search_read", [["ref", "=like", "CHAOS%"]], ["ref"])
-        waits = measure_start(client, receiver, partners[0]["id"])
-        committed.update({partner["ref"]: ["0"] for partner in partners})
-        committed[partners[0]["ref"]] += [f"quick {number}" for number in range(5)]
-        say(f"a change arrives after {statistics.median(waits):.2f} s, the slowest of five after {max(waits):.2f} s")
-        for round_number in range(4):
-            with place.serve(*options) as victim_port:
-                victim = find_process(victim_port)
-                for number in range(changes // 4):
-                    if number % 25 == 0:
-                        receiver.on("/in", times=random.randint(1, 4), **random.choice(FAULTS))
-                    chosen = random.choice(partners)
-                    name = f"{round_number}.{number}"
-                    client.call("res.partner", "write", [chosen["id"]], {"name": name})
-                    committed[chosen["ref"]].append(name)
-                    if number % 20 == 0:
-                        with contextlib.suppress(ValueError):  # the second is refused, both are rolled back
-                            client.call("res.partner", "create", [{"name": "Ghost", "ref": "C"}, {"ref": "C"}])
-                receiver.on("/in", times=20, delay=1)
-                for number, partner in enumerate(partners):
-                    name = f"{round_number}.slow.{number}"
-                    client.call("res.partner", "write", [partner["id"]], {"name": name})
-                    committed[partner["ref"]].append(name)
-                os.kill(victim, 9)
-            say(f"round {round_number}: a sender killed, {count_open(cursor)} deliveries open")
-        receiver._scripts.clear()  # it is well again
-        healed = time.monotonic()
-        while (left := count_open(cursor)) and time.monotonic() < healed + 120:
-            cursor_notify()
+    def count_open(self):
+        [[count]] = self.sql("SELECT count(*) FROM bj_api_delivery WHERE state NOT IN ('sent', 'cancelled')")
+        return count
+
+    def heal(self):
+        """Let the receiver be well, and wait until everything is sent."""
+        self.receiver._scripts.clear()
+        healed, count = time.monotonic(), self.count_open()
+        while (left := self.count_open()) and time.monotonic() < healed + 120:
+            self.hurry()
             time.sleep(1)
-        say(f"{left} open {time.monotonic() - healed:.0f} s after the receiver was well again")
-    return committed
+        seconds = time.monotonic() - healed
+        say(f"of {count} that were open when the receiver was well, {left} are left {seconds:.0f} s after")
 
 
-def find_process(port):
-    """Return the process that listens on a port of ours."""
-    for line in os.popen("ps -eo pid,args").read().splitlines():
-        if f"--http-port {port} " in f"{line} ":
-            return int(line.split()[0])
-    raise SystemExit(f"nothing listens on {port}")
+def run_senders(world, arguments):
+    """Kill one of two servers again and again."""
+    with world.place.serve(*THREADS) as port:
+        client = Client(world.place.database, port)
+        measure_start(world, client)
+        for round_number in range(4):
+            with world.place.serve(*THREADS):
+                victim = world.place.pid
+                for number in range(arguments.changes // 4):
+                    if number % 25 == 0:
+                        world.receiver.on("/in", times=random.randint(1, 4), **random.choice(FAULTS))
+                    partner = random.choice(world.partners)
+                    world.change(client, partner, f"{round_number}.{number}")
+                    if number % 20 == 0:
+                        world.fail(client, partner)
+                world.receiver.on("/in", times=20, delay=1)
+                for partner in world.partners:
+                    world.change(client, partner, f"{round_number}.slow")
+                os.kill(victim, signal.SIGKILL)
+            say(f"round {round_number}: a sender killed, {world.count_open()} deliveries open")
+        world.heal()
 
 
-def judge(receiver, committed):
-    """Compare; return how many faults there are."""
-    arrived, keys, repeated = defaultdict(list), {}, 0
-    for request in receiver.requests:
-        if not isinstance(request.json, dict):
-            continue
+def measure_start(world, client):
+    """Tell how long a single change takes from its commit to its arrival."""
+    waits, requests = [], world.receiver.requests
+    for number in range(5):
+        count = len(requests)
+        world.change(client, world.partners[0], f"quick {number}")
+        start = time.time()
+        world.receiver.wait_for(count + 1)
+        waits.append(requests[count].at - start if len(requests) > count else 99)
+        time.sleep(1.5)
+    say(f"a change arrives after {statistics.median(waits):.2f} s, the slowest of five after {max(waits):.2f} s")
+
+
+def run_database(world, arguments):
+    """Kill PostgreSQL while two hosts send; they go on by themselves."""
+    done = threading.Event()
+
+    def work():
+        for number in range(10**6):
+            if done.is_set():
+                return
+            partner = random.choice(world.partners)
+            with contextlib.suppress(ValueError, OSError, http.client.HTTPException):  # PostgreSQL is gone
+                world.change(clients[number % 2], partner, f"db {number}")
+                if number % 10 == 0:
+                    world.fail(clients[0], partner)
+
+    injuries = {"one of its processes": kill_backend, "PostgreSQL": kill_server, "PostgreSQL in a hurry": stop_server}
+    with world.place.serve(*WORKERS) as one, world.place.serve(*WORKERS) as other:
+        clients = [Client(world.place.database, port) for port in (one, other)]
+        for client in clients:  # its port is open before it can work
+            client.call("res.partner", "search_count", [])
+        writer = threading.Thread(target=work)
+        writer.start()
+        try:
+            for injured, injure in injuries.items():
+                world.receiver.on("/in", delay=0.3)  # so that some are on the way
+                time.sleep(random.uniform(4, 6))
+                world.receiver._scripts.clear()
+                injure(world, arguments.cluster)
+                seconds = wait_for_more(world)
+                say(f"killed {injured}: the next delivery arrived {seconds:.1f} s after it was back")
+        finally:
+            done.set()
+            writer.join()
+        world.heal()
+
+
+def kill_backend(world, cluster):
+    """PostgreSQL then ends all others too, and recovers."""
+    query = f"SELECT pid FROM pg_stat_activity WHERE datname = '{world.place.database}' AND pid <> pg_backend_pid()"
+    os.kill(random.choice(world.sql(query))[0], signal.SIGKILL)
+    time.sleep(0.5)  # until it has noticed
+    cluster.wait()
+
+
+def kill_server(world, cluster, signum=signal.SIGKILL):
+    cluster.stop(signum)
+    time.sleep(random.uniform(0, 2))
+    cluster.start()
+
+
+def stop_server(world, cluster):
+    kill_server(world, cluster, signal.SIGQUIT)
+
+
+def wait_for_more(world):
+    """Wait until something arrives that was not there; return the seconds."""
+    start, known = time.monotonic(), {request.body for request in list(world.receiver.requests)}
+    while time.monotonic() < start + 90:
+        if any(request.body not in known for request in list(world.receiver.requests)[len(known) :]):
+            break
+        time.sleep(0.1)
+    return time.monotonic() - start
+
+
+def run_queue(world, arguments):
+    """Let 10,000 wait."""
+    receiver = world.receiver
+    receiver.__exit__()
+    with world.place.serve(*THREADS), world.place.serve(*THREADS):
+        start = time.monotonic()
+        world.place.odoo("--no-http", command=["shell"], script=QUEUE)
+        say(f"{world.count_open()} deliveries queued in {time.monotonic() - start:.0f} s, nobody listens")
+        time.sleep(5)
+        world.receiver = Receiver(receiver.port)
+        world.receiver.requests = receiver.requests
+        with world.receiver:
+            world.heal()
+
+
+def judge(world):
+    """Compare what arrived with what was committed; return how many faults there are."""
+    committed, arrived, keys, repeated, faults = defaultdict(list), defaultdict(list), {}, 0, 0
+    for code, name in world.sql("SELECT code, name FROM chaos_ledger ORDER BY id"):
+        committed[code].append(name)
+    for request in world.receiver.requests:
         code, name, key = request.json["code"], request.json["name"], request.headers["idempotency-key"]
         if keys.setdefault((code, name), key) != key:
+            faults += 1
             print(f"{code} {name} came with two ids")
-        if name in arrived[code]:
-            repeated += 1
-        else:
-            arrived[code].append(name)
-    lost = {code: set(names) - set(arrived[code]) for code, names in committed.items()}
-    ghosts = {code: set(names) - set(committed[code]) for code, names in arrived.items()}
-    disorder = [code for code, names in committed.items() if arrived[code] != names]
-    print(
-        f"\ncommitted {sum(map(len, committed.values()))}, arrived {sum(map(len, arrived.values()))}, "
-        f"attempts repeated with the same id {repeated}"
-    )
-    print(
-        f"lost {sum(map(len, lost.values()))}, ghosts {sum(map(len, ghosts.values()))}, "
-        f"records out of order {len(disorder)}"
-    )
-    for code in disorder[:3]:
-        print(code, committed[code], arrived[code])
-    return sum(map(len, [*lost.values(), *ghosts.values()])) + len(disorder)
+        repeated += name in arrived[code]
+        arrived[code].append(name)
+    forgotten = [change for change in world.acknowledged if change[1] not in committed[change[0]]]
+    lost = [(code, name) for code, names in committed.items() for name in set(names) - set(arrived[code])]
+    ghosts = [(code, name) for code, names in arrived.items() for name in set(names) - set(committed[code])]
+    disorder = [code for code, names in committed.items() if [name for name, _ in groupby(arrived[code])] != names]
+    print(world.sql("SELECT state, count(*), max(attempt_count) FROM bj_api_delivery GROUP BY state"))
+    print(f"\ncommitted {sum(map(len, committed.values()))}, arrived {len(keys)}, repeated with the same id {repeated}")
+    print(f"lost {len(lost)}, ghosts {len(ghosts)}, records out of order {len(disorder)}, forgotten {len(forgotten)}")
+    for found in (lost, ghosts, disorder, forgotten):
+        print(*found[:5], sep="\n", end="\n" if found else "")
+    for code in disorder[:2]:
+        print(code, committed[code], arrived[code], sep="\n")
+    return faults + sum(map(len, (lost, ghosts, disorder, forgotten)))
+
+
+PARTS = {"senders": run_senders, "database": run_database, "queue": run_queue}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--changes", type=int, default=600)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="part", choices=[[], *PARTS], help="default: all")
+    parser.add_argument("--changes", type=int, default=600, help="of records, while senders are killed")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     say(f"seed {arguments.seed}")
-    with house("chaos") as place, Receiver() as receiver:
-        place.odoo(
-            "--no-http", command=["shell"], script=SETUP.replace("URL", receiver.url).replace("PARTNERS", str(PARTNERS))
-        )
-        with contextlib.closing(connect(place.database)) as connection, connection.cursor() as cursor:
-            committed = work(place, receiver, cursor, lambda: hurry(cursor), arguments.changes)
-            cursor.execute("SELECT state, count(*), max(attempt_count) FROM bj_api_delivery GROUP BY state")
-            print(cursor.fetchall())
-        return judge(receiver, committed)
+    with own_cluster() as arguments.cluster, house("chaos") as place, Receiver() as receiver:
+        world = World(place, receiver)
+        for part in arguments.parts or PARTS:
+            say(f"-- {part}")
+            PARTS[part](world, arguments)
+        return min(judge(world), 100)
 
 
 if __name__ == "__main__":
