@@ -18,7 +18,8 @@ OPEN_SQL = "state IN ('pending', 'failed', 'sending')"
 #: the code of the scheduled actions that send
 DISPATCH = "model._cron_dispatch()"
 RETENTION_DAYS = "bj_api_sync.delivery_retention_days"
-NOW_SQL = "(clock_timestamp() AT TIME ZONE 'UTC')"
+#: the time of the statement: not that of the transaction, nor one that changes from row to row, which no index knows
+NOW_SQL = "(statement_timestamp() AT TIME ZONE 'UTC')"
 NOW = SQL(NOW_SQL)
 #: where the cursor keeps what is held back, see `_hold`
 HELD = "bj.api.delivery.held"

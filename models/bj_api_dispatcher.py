@@ -1,19 +1,18 @@
 import base64
 import logging
-import threading
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import uuid4
 
-from psycopg2 import OperationalError
+import psycopg2
 
 from odoo import api, fields, models
 from odoo.fields import Domain
 from odoo.tools import SQL, config, groupby
 
 from ..tools import backoff
-from ..tools.lanes import Lanes
+from ..tools.lanes import Lanes, ring
 from ..tools.transport import Call, Exchange
 from .bj_api_delivery import NOW, NOW_SQL, OPEN_SQL, bookkeeping
 from .bj_api_sync_outbound import PreparedRequest
@@ -77,7 +76,7 @@ CLAIM = """
     WITH due AS (
         SELECT d.id, d.state FROM bj_api_delivery AS d
          WHERE d.target = %(target)s AND d.config_id = %(config)s AND d.{open} AND d.next_attempt <= {now}
-           AND NOT ({blocked} OR {lists})
+           AND d.claim IS DISTINCT FROM %(claim)s AND NOT ({blocked} OR {lists})
          ORDER BY d.next_attempt, d.id
          LIMIT %(limit)s
            FOR UPDATE SKIP LOCKED
@@ -127,16 +126,21 @@ class BjApiDispatcher(models.AbstractModel):
     def _run(self):
         """Send what is due until nothing is, or until the time of a scheduled action is over."""
         run = _Run(self.env["bj.api.sync.client"], self.env["bj.api.log"]._get_number(CONNECTIONS, 10))
-        wait = None
-        while True:
-            wait = self._claim(run)
-            if not run.lanes.load:
-                break
-            done = run.lanes.take(0.5)
-            if done:
-                self._settle(run, done)
-            self._renew(run)
-        self._plan_next(wait)
+        wait = LEASE  # should this run break off, the next one finds what it had claimed
+        try:
+            while True:
+                due = self._claim(run)
+                if not run.lanes.load:
+                    wait = due
+                    break
+                done = run.lanes.take(0.5)
+                if done:
+                    self._settle(run, done)
+                    self._note_progress(run, done)
+                self._renew(run)
+        finally:
+            run.lanes.close()
+            self._plan_next(wait)
 
     # ------------------------------------------------------------------
     # Claims
@@ -322,37 +326,46 @@ class BjApiDispatcher(models.AbstractModel):
         with the same id, but nothing is missed.
         """
         late = [job for job, exchange in done if exchange is None]
-        done = [(job, exchange) for job, exchange in done if exchange is not None]
-        with bookkeeping(self.env) as env:
-            answers = self.with_env(env)._judge(done)
+        done, answers = self._insist(lambda room: room._judge(done))
         notes = self._read_back(answers)
         results = [self._get_result(job, exchange, notes.get(job.id)) for job, exchange in done]
-        for pause in (1, 5, 0):
-            try:
-                with bookkeeping(self.env) as env:
-                    self.with_env(env)._note_results(run, results, late)
-                break
-            except OperationalError:  # the database is gone for a moment: what was sent must not be sent again
-                if not pause:
-                    raise
-                time.sleep(pause)
+        self._insist(lambda room: room._note_results(run, results, late))
         for result in results:
             run.jobs.pop(result.job.id, None)
         self._notify(results)
 
     @api.model
-    def _judge(self, done):
-        """Decide on the exchanges.
+    def _insist(self, work):
+        """Do bookkeeping; once more if the database is gone for a moment: what was sent must not be sent again.
 
-        :return: those whose answer is to be read back
-        :rtype: list[tuple]
+        :param work: called with this room on a short transaction
         """
-        client, answers = self.env["bj.api.sync.client"], []
+        for pause in (1, 5):
+            try:
+                with bookkeeping(self.env) as env:
+                    return work(self.with_env(env))
+            except psycopg2.Error:
+                time.sleep(pause)
+        with bookkeeping(self.env) as env:
+            return work(self.with_env(env))
+
+    @api.model
+    def _judge(self, done):
+        """Decide on the exchanges; a configuration that was deleted meanwhile took its deliveries with it.
+
+        :return: the exchanges, and those whose answer is to be read back
+        :rtype: tuple[list[tuple], list[tuple]]
+        """
+        client, judged, answers = self.env["bj.api.sync.client"], [], []
+        configs = self.env["bj.api.sync.config"].browse({job.config_id for job, _exchange in done}).exists()
         for job, exchange in done:
-            client._judge(self.env["bj.api.sync.config"].browse(job.config_id), exchange)
+            if exchange is None or job.config_id not in configs._ids:
+                continue
+            client._judge(configs.browse(job.config_id), exchange)
+            judged.append((job, exchange))
             if exchange.outcome == "success" and self.env["bj.api.sync.mapper"]._plan(job.config_id).reads_back:
                 answers.append((job, exchange))
-        return answers
+        return judged, answers
 
     @api.model
     def _read_back(self, answers):
@@ -412,10 +425,11 @@ class BjApiDispatcher(models.AbstractModel):
                 ]
             )
         reached = [result for result in results if not result.exchange.is_grant and result.exchange.failure != "script"]
-        for target, same in groupby(reached, key=lambda result: result.job.target):
+        # in one order for everybody, so that nobody waits for each other
+        for target, same in sorted(groupby(reached, key=lambda result: result.job.target)):
             if self._note_target(target, same) or any(result.exchange.outcome == "renew" for result in same):
                 late = late + run.lanes.withdraw(target)
-        for config_id, same in groupby(results, key=lambda result: result.job.config_id):
+        for config_id, same in sorted(groupby(results, key=lambda result: result.job.config_id)):
             self._note_config(config_id, any(result.state == "sent" for result in same))
         if late:
             self._release(run, late)
@@ -450,11 +464,14 @@ class BjApiDispatcher(models.AbstractModel):
     @api.model
     def _insert_attempts(self, rows):
         if rows:
-            values = SQL(", ").join(SQL("(%s, %s, %s, %s, %s)", NOW, *row[:3], row[3] or None) for row in rows)
+            values = SQL(", ").join(SQL("(%s, %s, %s, %s)", *row[:3], row[3] or None) for row in rows)
             self.env.cr.execute(
                 SQL(
-                    "INSERT INTO bj_api_delivery_attempt (create_date, delivery_id, code, duration, error) VALUES %s",
-                    values,
+                    """INSERT INTO bj_api_delivery_attempt (create_date, delivery_id, code, duration, error)
+                       SELECT %s, d.id, v.code, v.duration, v.error
+                         FROM (VALUES %s) AS v (id, code, duration, error)
+                         JOIN bj_api_delivery AS d ON d.id = v.id""",  # some may have been deleted
+                    *(NOW, values),
                 )
             )
 
@@ -509,6 +526,13 @@ class BjApiDispatcher(models.AbstractModel):
     # ------------------------------------------------------------------
 
     @api.model
+    def _note_progress(self, run, done):
+        """Tell Odoo once that this run does something: one killed three times with nothing done is put off."""
+        if not run.is_useful and self.env.context.get("cron_id"):
+            self.env["ir.cron"]._commit_progress(len(done), remaining=0)
+            run.is_useful = True
+
+    @api.model
     def _plan_next(self, wait):
         """Come back when something is due.
 
@@ -531,9 +555,7 @@ class BjApiDispatcher(models.AbstractModel):
             cron._trigger(at)
         self.env.cr.commit()
         if wait < 60:
-            timer = threading.Timer(int(wait) + 1.1, cron._notifydb)
-            timer.daemon = True
-            timer.start()
+            ring(self.env.cr.dbname, int(wait) + 1.1, cron._notifydb)
 
 
 @dataclass(slots=True)
@@ -559,7 +581,7 @@ class _Run:
         limit = config["limit_time_real_cron"]
         limit = config["limit_time_real"] if limit < 0 else limit
         self.limit = limit or float("inf")
-        self._late = None
+        self._late, self.is_useful = None, False
 
     def may_claim(self):
         """After the time of a run only those go on who did not cause it to last: others are waited for anyway."""

@@ -1,12 +1,20 @@
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from unittest.mock import patch
 
+from psycopg2 import InterfaceError, OperationalError
+
 from odoo.exceptions import AccessError
 from odoo.fields import Command
 from odoo.tests import new_test_user, tagged
+from odoo.tools import mute_logger
 
+from ..models import bj_api_dispatcher
+from ..models.bj_api_dispatcher import _Run
 from ..tools import backoff
+from ..tools.lanes import ring
 from .common_outbound import OutboundCase
 
 
@@ -340,6 +348,104 @@ class TestDispatch(DeliveryCase):
         self.dispatch()
         self.assertEqual((delivery.state, delivery.attempt_count), ("sent", 2))
         self.assertEqual(delivery.attempt_ids.sorted("id").mapped("code"), [0, 200])
+
+    def make_run(self):
+        return _Run(self.env["bj.api.sync.client"], 10)
+
+    def finish(self, run):
+        """Wait for what a run has on the way, and note it."""
+        while run.lanes.load:
+            self.env["bj.api.dispatcher"]._settle(run, run.lanes.take(5))
+
+    def test_lease_is_not_taken_over_by_its_own_run(self):
+        """A clock that jumps must not let one run send the same twice at once."""
+        delivery, run = self.enqueue(), self.make_run()
+        self.receiver.on("/partners", delay=0.3)
+        for _time in range(2):
+            self.env["bj.api.dispatcher"]._claim(run)
+            self.pass_time(61)
+        self.assertEqual((run.lanes.load, delivery.attempt_count), (1, 1))
+        self.finish(run)
+        self.assertEqual((delivery.state, len(self.receiver.requests)), ("sent", 1))
+
+    def test_deleted_while_on_the_way(self):
+        """The results of others are noted all the same."""
+        other = self.make_config(name="Other")
+        kept, deleted, _gone = self.enqueue(), self.enqueue(self.partners[1]), self.enqueue(config=other)
+        run = self.make_run()
+        self.env["bj.api.dispatcher"]._claim(run)
+        deleted.unlink()
+        other.unlink()
+        self.finish(run)
+        self.assertEqual((kept.state, kept.attempt_ids.mapped("code")), ("sent", [200]))
+
+    def test_database_gone_for_a_moment(self):
+        """What was sent is noted when it is back."""
+        pauses, failures = [], [OperationalError, InterfaceError]
+
+        def work(room):
+            if failures:
+                raise failures.pop(0)
+            return room
+
+        self.patch(bj_api_dispatcher.time, "sleep", pauses.append)
+        self.assertEqual(self.env["bj.api.dispatcher"]._insist(work)._name, "bj.api.dispatcher")
+        self.assertEqual(pauses, [1, 5])
+        with self.assertRaises(OperationalError):
+            failures[:] = [OperationalError] * 3
+            self.env["bj.api.dispatcher"]._insist(work)
+
+    def run_cron(self):
+        cron = self.env.ref("bj_api_sync.cron_dispatch")
+        self.env["ir.cron.trigger"].search([("cron_id", "=", cron.id)]).unlink()
+        with self.enter_registry_test_mode():
+            cron.method_direct_trigger()
+        self.env.invalidate_all()
+        return cron
+
+    def test_progress_is_told(self):
+        """Else Odoo would put a dispatcher off that was killed three times, however much it had sent."""
+        self.enqueue(self.partners)
+        cron = self.run_cron()
+        progress = self.env["ir.cron.progress"].search([("cron_id", "=", cron.id)], order="id desc", limit=1)
+        self.assertGreaterEqual(progress.done, 1)
+        self.assertFalse(progress.remaining)
+
+    def test_runs_leave_no_threads(self):
+        """However often it is woken while a target rests, one thread waits for the end of the rest."""
+        self.receiver.on("/partners", status=503, headers={"Retry-After": "30"})
+        for _run in range(4):
+            self.enqueue(self.partners)
+            self.run_cron()
+        time.sleep(0.2)
+        threads = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+        self.assertEqual(len(threads), 1)
+        self.assertFalse([thread for thread in threading.enumerate() if thread.name.startswith("bj_api_sync.lane")])
+
+    def test_alarm(self):
+        """An earlier alarm replaces a later one; a later one waits for the earlier."""
+        rung = []
+        ring("test", 60, lambda: rung.append("late"))
+        ring("test", 0.05, lambda: rung.append("soon"))
+        ring("test", 0.2, lambda: rung.append("later"))
+        time.sleep(0.3)
+        self.assertEqual(rung, ["soon"])
+        ring("test", 0.05, lambda: rung.append("again"))
+        time.sleep(0.15)
+        self.assertEqual(rung, ["soon", "again"])
+
+    def test_run_that_breaks_off(self):
+        """It comes back when its claims lapse, and begins nothing more."""
+        self.enqueue(self.partners)
+        self.patch(type(self.env["bj.api.dispatcher"]), "_settle", lambda *_args: 1 / 0)
+        self.env["ir.config_parameter"].set_param("bj_api_sync.connections_per_host", "1")
+        self.receiver.on("/partners", delay=0.2)
+        with mute_logger("odoo.addons.base.models.ir_cron"):
+            cron = self.run_cron()
+        trigger = self.env["ir.cron.trigger"].search([("cron_id", "=", cron.id)])
+        self.assertAlmostEqual((trigger.call_at - datetime.now()).total_seconds(), 61, delta=3)
+        time.sleep(0.6)
+        self.assertLessEqual(len(self.receiver.requests), 2)
 
     def test_cancel_and_retry(self):
         delivery = self.enqueue()

@@ -67,6 +67,13 @@ class Lanes:
         self.load -= len(jobs)
         return jobs
 
+    def close(self):
+        """Let no thread begin anything more, and those end that have nothing to do; what is on the way goes on."""
+        for target, lane in self._lanes.items():
+            self.withdraw(target)
+            for _thread in range(lane.threads):
+                lane.waiting.put(None)
+
     def take(self, timeout):
         """Wait for a job that is done, and return it with all others that are by then.
 
@@ -94,4 +101,25 @@ class Lanes:
                         lane.threads -= 1
                         return
                 continue
+            if job is None:  # closed
+                return
             self._done.put((job, self._work(job) if time.monotonic() < job.lease else None))
+
+
+#: name -> the timer that is to ring next
+_alarms = {}
+
+
+def ring(name, seconds, function):
+    """Call a function in a thread after so many seconds, or when an earlier alarm of this name rings, if there is one.
+
+    So there is but one thread per name, however often it is asked for.
+    """
+    now, known = time.monotonic(), _alarms.get(name)
+    if known and known.is_alive():
+        if now < known.due <= now + seconds:
+            return
+        known.cancel()
+    timer = _alarms[name] = threading.Timer(seconds, function)
+    timer.due, timer.daemon = now + seconds, True
+    timer.start()
