@@ -112,6 +112,21 @@ def house(purpose, **options):
         execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
 
 
+#: a server whose workers do the jobs of OCA's queue_job, and its runner
+JOB_OPTIONS = ("--workers", "4", "--max-cron-threads", "1", "--load", "base,rpc,web,queue_job")
+JOB_ENVIRONMENT = {"ODOO_QUEUE_JOB_CHANNELS": "root:4"}
+
+
+def install_queue_job():
+    """Fetch OCA's queue_job into a folder of the cache, once; return what a house with it needs."""
+    folder = CACHE / "bench-queue_job"
+    if not (folder / "complete").exists():
+        command = [sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--no-deps", "--target", str(folder)]
+        subprocess.run([*command, "odoo-addon-queue_job==19.0.*", "openupgradelib"], check=True)
+        (folder / "complete").touch()
+    return {"addons": [ROOT / "addons", folder / "odoo/addons"], "pythonpath": folder}
+
+
 class Cluster:
     """A PostgreSQL server of its own, that may be killed.
 

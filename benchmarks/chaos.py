@@ -1,13 +1,14 @@
-"""Deliveries under fault, counted: ./dev chaos [senders] [database] [queue] [--changes 600] [--seed N]
+"""Deliveries under fault, counted: ./dev chaos [senders] [database] [queue] [jobs] [--changes 600] [--seed N]
 
 senders   two Odoo servers send from one database; one is killed (kill -9) while it sends, again and again, and the
           receiver drops, stalls, and answers 429, 500 and garbage
 database  PostgreSQL itself is killed while two hosts with worker processes send, and comes back
 queue     10,000 deliveries wait for a receiver that is down; then it is well
+jobs      the deliveries are jobs of OCA's queue_job, its runner's workers are killed, and the receiver is as above
 
-Two dispatchers work side by side in each. Transactions are rolled back all the time, and the clock of retries is
-moved forward so that they come soon. In the end what arrived is counted against a ledger that a trigger of the
-database keeps of what was committed: none lost, no ghost, each record's order kept, repetitions only with the same
+Two dispatchers work side by side in all but the last. Transactions are rolled back all the time, and the clock of
+retries is moved forward so that they come soon. In the end what arrived is counted against a ledger that a trigger of
+the database keeps of what was committed: none lost, no ghost, each record's order kept, repetitions only with the same
 id and before anything later of that record. PostgreSQL is a cluster of its own. Takes about four minutes.
 """
 
@@ -26,7 +27,8 @@ import urllib.request
 from collections import defaultdict
 from itertools import groupby
 
-from _house import ROOT, execute, house, own_cluster, say
+import psutil
+from _house import JOB_ENVIRONMENT, JOB_OPTIONS, ROOT, execute, house, install_queue_job, own_cluster, say
 
 sys.path.insert(0, str(ROOT.parent / "tests"))
 from receiver import Receiver
@@ -51,6 +53,8 @@ env["res.partner"].create([{"name": "0", "ref": f"CHAOS{number}"} for number in 
 env["res.partner"].create([{"name": "0", "ref": f"QUEUE{number}"} for number in range(1000)])
 env.cr.flush()
 env["bj.api.delivery"].search([]).unlink()
+if "queue.job" in env:
+    env["queue.job"].search([]).unlink()
 env.cr.commit()
 """
 #: what was committed, by a witness that is none of ours
@@ -84,6 +88,7 @@ FAULTS = (
     {"garbage": True},
     {"delay": 3},
 )
+HURRY_JOBS = "UPDATE queue_job SET eta = NULL WHERE state = 'pending' AND eta IS NOT NULL"
 THREADS = ("--max-cron-threads", "2")
 WORKERS = ("--max-cron-threads", "2", "--workers", "1")
 
@@ -115,6 +120,9 @@ class World:
         script = SETUP.replace("URL", receiver.url)
         place.odoo("--no-http", command=["shell"], script=script)
         self.sql(LEDGER)
+        self.has_jobs = bool(
+            self.sql("SELECT 1 FROM ir_module_module WHERE name = 'queue_job' AND state = 'installed'")
+        )
         self.partners = self.sql("SELECT id, ref FROM res_partner WHERE ref LIKE 'CHAOS%' ORDER BY id")
 
     def sql(self, query, database=None):
@@ -137,6 +145,8 @@ class World:
     def hurry(self):
         """Move time forward for what waits, and wake the senders: Odoo listens in the database postgres."""
         self.sql(HURRY)
+        if self.has_jobs:
+            self.sql(HURRY_JOBS)
         self.sql(f"SELECT pg_notify('cron_trigger', '{self.place.database}')", "postgres")
 
     def count_open(self):
@@ -268,6 +278,29 @@ def run_queue(world, arguments):
             world.heal()
 
 
+def run_jobs(world, arguments):
+    """Kill the workers that do the jobs."""
+    with world.place.serve(*JOB_OPTIONS) as port:
+        server, client = psutil.Process(world.place.pid), Client(world.place.database, port)
+        world.change(client, world.partners[0], "first")
+        world.receiver.wait_for(1, 60)
+        for number in range(arguments.changes // 3):
+            if number % 25 == 0:
+                world.receiver.on("/in", times=random.randint(1, 4), **random.choice(FAULTS))
+            partner = random.choice(world.partners)
+            with contextlib.suppress(ValueError, OSError, http.client.HTTPException):  # its worker was killed
+                world.change(client, partner, f"job {number}")
+            if number % 20 == 10:
+                random.choice(server.children()).kill()
+        time.sleep(5)
+        query = (
+            "SELECT state || CASE WHEN eta IS NULL THEN '' ELSE ' until later' END, count(*) FROM queue_job GROUP BY 1"
+        )
+        say(f"jobs: {', '.join(f'{count} {state}' for state, count in world.sql(query))}")
+        world.heal()
+        say(f"jobs: {', '.join(f'{count} {state}' for state, count in world.sql(query))}")
+
+
 def judge(world):
     """Compare what arrived with what was committed; return how many faults there are."""
     committed, arrived, keys, repeated, faults = defaultdict(list), defaultdict(list), {}, 0, 0
@@ -294,7 +327,7 @@ def judge(world):
     return faults + sum(map(len, (lost, ghosts, disorder, forgotten)))
 
 
-PARTS = {"senders": run_senders, "database": run_database, "queue": run_queue}
+PARTS = {"senders": run_senders, "database": run_database, "queue": run_queue, "jobs": run_jobs}
 
 
 def main():
@@ -305,12 +338,27 @@ def main():
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     say(f"seed {arguments.seed}")
-    with own_cluster() as arguments.cluster, house("chaos") as place, Receiver() as receiver:
+    parts = arguments.parts or list(PARTS)
+    with own_cluster() as arguments.cluster:
+        faults = play([part for part in parts if part != "jobs"], arguments)
+        if "jobs" in parts:
+            faults += play(["jobs"], arguments, **install_queue_job())
+    return min(faults, 100)
+
+
+def play(parts, arguments, **options):
+    """Run parts on one database, and judge; return how many faults there are."""
+    if not parts:
+        return 0
+    with house("chaos", **options) as place, Receiver() as receiver:
+        if options:
+            place.odoo("-i", "queue_job", "--stop-after-init", "--no-http")
+            place.environment |= JOB_ENVIRONMENT
         world = World(place, receiver)
-        for part in arguments.parts or PARTS:
+        for part in parts:
             say(f"-- {part}")
             PARTS[part](world, arguments)
-        return min(judge(world), 100)
+        return judge(world)
 
 
 if __name__ == "__main__":

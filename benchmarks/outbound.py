@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _house import connect, get_facts, house, say
+from _house import JOB_ENVIRONMENT, JOB_OPTIONS, connect, get_facts, house, install_queue_job, say
 
 PEERS = {
     "webhook": "Odoo's webhook action on a rule, inside the call",
@@ -24,6 +24,8 @@ PEERS = {
     "urllib3": "bare urllib3 pool",
     "ours": "**deliveries, attempts and logs kept**",
     "lists": "**deliveries in lists of 100**",
+    "queue_job": "OCA queue_job, its runner, a job per record",
+    "ours on queue_job": "**deliveries as jobs of queue_job**",
 }
 
 
@@ -78,11 +80,21 @@ def measure(place, options):
     return [json.loads(line[1:]) for line in output.splitlines() if line.startswith("@")]
 
 
+@contextlib.contextmanager
+def job_house():
+    """A database with OCA's queue_job, and a server whose runner and four workers do its jobs."""
+    with house("outbound_jobs", **install_queue_job()) as place:
+        place.odoo("-i", "bj_bench_queue", "--stop-after-init", "--no-http")
+        place.environment |= JOB_ENVIRONMENT
+        with place.serve(*JOB_OPTIONS):
+            yield place
+
+
 def tell(results, facts):
     print(f"\n# Deliveries, measured\n\n{facts}\n")
-    for (latency, count), rows in results.items():
+    for (latency, count, by), rows in results.items():
         base = statistics.median(row["seconds"] for row in rows if row["peer"] == "webhook")
-        print(f"\n## {count} records, receiver answers after {latency} ms\n")
+        print(f"\n## {count} records{by}, receiver answers after {latency} ms\n")
         print("| | records/s | × webhook action | caller waits, ms a record |")
         print("|---|---|---|---|")
         for peer, label in PEERS.items():
@@ -97,30 +109,49 @@ def tell(results, facts):
             print(f"\nRows left by our {count} deliveries: {extra['rows']}. Peak memory {extra['memory']} MB.")
 
 
+def grow():
+    """Tell what a delivery costs the more there are in the outbox; return how many cases cost too much."""
+    with house("growth") as place, receiver(0) as port:
+        rows = measure(place, {"port": port, "growth": True})
+    base = rows[0]
+    print("\n| in the outbox | ms a delivery | × | processor time, ms | × |\n|---|---|---|---|---|")
+    for row in rows:
+        wall, cpu = row["seconds"] * 1000, row["cpu"] * 1000
+        ratios = wall / base["seconds"] / 1000, cpu / base["cpu"] / 1000
+        print(f"| {row['peer']} | {wall:.3f} | {ratios[0]:.2f} | {cpu:.3f} | {ratios[1]:.2f} |")
+    return sum(row["cpu"] > 1.2 * base["cpu"] for row in rows)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="500 records, one round")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--growth", action="store_true", help="time per delivery with 1,000 and 100,000 queued")
+    parser.add_argument("--jobs", action="store_true", help="only OCA's queue_job, and deliveries on it")
     arguments = parser.parse_args()
     if arguments.serve is not None:
         return asyncio.run(receive(arguments.serve))
+    with contextlib.closing(connect("postgres")) as connection, connection.cursor() as cursor:
+        facts = get_facts(cursor)
+    if arguments.growth:
+        return grow()
     results = {}
+    with job_house() as place:
+        for latency in (0, 20):
+            with receiver(latency) as port:
+                say(f"500 records as jobs, {latency} ms")
+                options = {"port": port, "count": 500, "rounds": 1 if arguments.quick else 3, "jobs": True}
+                results[latency, 500, " by queue_job"] = measure(place, options)
+    if arguments.jobs:
+        return tell(results, facts)
     with house("outbound") as place:
-        with contextlib.closing(connect(place.database)) as connection, connection.cursor() as cursor:
-            facts = get_facts(cursor)
-        if arguments.growth:
-            with receiver(0) as port:
-                for row in measure(place, {"port": port, "growth": True}):
-                    print(row)
-            return None
         for latency in (0, 20):
             for count in (500,) if arguments.quick else (500, 5000):
                 with receiver(latency) as port:
                     say(f"{count} records, {latency} ms")
                     rounds = 1 if arguments.quick or count > 500 else 3
                     options = {"port": port, "count": count, "rounds": rounds, "latency": latency}
-                    results[latency, count] = measure(place, options)
+                    results[latency, count, ""] = measure(place, options)
     return tell(results, facts)
 
 

@@ -24,6 +24,7 @@ from . import bj_api_log
 from . import bj_api_delivery
 from . import bj_api_dispatcher
 from . import bj_api_link
+from . import bj_api_delivery_job
 from . import bj_api_sync_push
 from . import bj_api_sync_pull
 from . import bj_api_sync_pushed

@@ -237,7 +237,7 @@ class BjApiDelivery(models.Model):
         deliveries = self._insert(config, requests, operation)
         links._note_queued(config, states, requests, deliveries)
         self.env["bj.api.sync.pushed"]._note(config, requests, operation)
-        self._wake_up()
+        deliveries._wake_up()
         return deliveries
 
     @api.model
@@ -351,7 +351,6 @@ class BjApiDelivery(models.Model):
         crons[count:].filtered("active").active = False
         self.env.registry.clear_cache()
 
-    @api.model
     def _wake_up(self):
         """Have the dispatchers run once this transaction is committed; once is enough."""
         data = self.env.cr.postcommit.data

@@ -1,5 +1,6 @@
 import base64
 import logging
+import random
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,20 +27,15 @@ LEASE = 60
 CLAIM_LOCK = 0x626A6470
 #: deliveries a run has at hand per connection: enough to keep it busy, few enough to give back
 AT_HAND = 25
+#: seconds after which one that is paused with its configuration is looked at again
+PAUSED = 60
 #: seconds a run goes on to look for work at least, before other scheduled actions have their turn
 RUN = 10
 
-#: the targets and configurations that have open deliveries, found by one index probe each
-PAIRS = f"""
-    WITH RECURSIVE pair AS (
-        (SELECT target, config_id FROM bj_api_delivery WHERE {OPEN_SQL} ORDER BY target, config_id LIMIT 1)
-        UNION ALL
-        SELECT following.* FROM pair, LATERAL (
-            SELECT target, config_id FROM bj_api_delivery AS d
-             WHERE {OPEN_SQL} AND (d.target, d.config_id) > (pair.target, pair.config_id)
-             ORDER BY target, config_id LIMIT 1) AS following
-    )
+#: what there is to know of a pair of target and configuration
+FACTS = f"""
     SELECT pair.target, pair.config_id, c.coalesce_pending, c.authorization_type, t.failures,
+           c.connection_timeout + c.read_timeout AS patience,
            extract(epoch FROM greatest(t.paused_until - {NOW_SQL}, t.probe_until - {NOW_SQL}, interval '0')) AS pause,
            (SELECT extract(epoch FROM min(next_attempt) - {NOW_SQL}) FROM bj_api_delivery AS d
              WHERE {OPEN_SQL} AND d.target = pair.target AND d.config_id = pair.config_id
@@ -50,6 +46,20 @@ PAIRS = f"""
       FROM pair
       JOIN bj_api_sync_config AS c ON c.id = pair.config_id AND c.active AND c.is_paused IS NOT TRUE
       LEFT JOIN bj_api_target AS t ON t.name = pair.target
+"""  # noqa: S608  made of constants
+#: the pair of one delivery
+PAIR = f"WITH pair AS (SELECT target, config_id FROM bj_api_delivery WHERE {OPEN_SQL} AND id = %s) {FACTS}"  # noqa: S608
+#: the targets and configurations that have open deliveries, found by one index probe each
+PAIRS = f"""
+    WITH RECURSIVE pair AS (
+        (SELECT target, config_id FROM bj_api_delivery WHERE {OPEN_SQL} ORDER BY target, config_id LIMIT 1)
+        UNION ALL
+        SELECT following.* FROM pair, LATERAL (
+            SELECT target, config_id FROM bj_api_delivery AS d
+             WHERE {OPEN_SQL} AND (d.target, d.config_id) > (pair.target, pair.config_id)
+             ORDER BY target, config_id LIMIT 1) AS following
+    )
+    {FACTS}
 """  # noqa: S608  made of constants
 #: an earlier delivery of the same record is open: the order of a record is kept
 BLOCKED = f"""
@@ -72,11 +82,19 @@ BLOCKED_BY_LIST = f"""
         SELECT FROM bj_api_delivery AS e
          WHERE e.config_id = d.config_id AND e.record_id = ANY(d.record_ids) AND e.id < d.id AND e.{OPEN_SQL})
 """  # noqa: S608  made of constants
+#: how long one delivery must wait at least, for itself and for what is to be tried again before it
+WAIT = f"""
+    SELECT d.state, d.last_error, CASE WHEN d.{OPEN_SQL} THEN extract(epoch FROM greatest(
+               d.next_attempt, (SELECT max(e.next_attempt) FROM bj_api_delivery AS e
+                                 WHERE e.config_id = d.config_id AND e.record_id = d.record_id AND e.id < d.id
+                                   AND e.{OPEN_SQL} AND e.state = 'failed')) - {NOW_SQL}) END
+      FROM bj_api_delivery AS d WHERE d.id = %s
+"""  # noqa: S608  made of constants
 CLAIM = """
     WITH due AS (
         SELECT d.id, d.state FROM bj_api_delivery AS d
          WHERE d.target = %(target)s AND d.config_id = %(config)s AND d.{open} AND d.next_attempt <= {now}
-           AND d.claim IS DISTINCT FROM %(claim)s AND NOT ({blocked} OR {lists})
+           AND d.claim IS DISTINCT FROM %(claim)s AND {which} AND NOT ({blocked} OR {lists})
          ORDER BY d.next_attempt, d.id
          LIMIT %(limit)s
            FOR UPDATE SKIP LOCKED
@@ -142,6 +160,31 @@ class BjApiDispatcher(models.AbstractModel):
             run.lanes.close()
             self._plan_next(wait)
 
+    @api.model
+    def _send_one(self, delivery_id):
+        """Send one delivery, if it may be sent now, and note what came of it.
+
+        :return: its state, what is to be said about it, and the seconds it must wait, None if it is done
+        :rtype: tuple[str, str, float | None]
+        """
+        run = _Run(self.env["bj.api.sync.client"], 1)
+        with bookkeeping(self.env) as env:
+            own = self.with_env(env)
+            env.cr.execute(PAIR, [delivery_id])
+            pair = env.cr.dictfetchone()
+            may_send = pair and not pair["pause"]
+            jobs, token_wait = own._take(run, pair, 1, delivery_id) if may_send else ([], 0)
+        for job in jobs:
+            self._settle(run, [(job, _attempt(self.env["bj.api.sync.client"], job))])
+        with bookkeeping(self.env) as env:
+            env.cr.execute(WAIT, [delivery_id])
+            state, message, wait = env.cr.fetchone() or ("deleted", "", None)
+        if wait is None:
+            return state, message or "", None
+        # those that wait for the end of a rest do not all come back in the same second
+        rest = float(pair["pause"] or 0) * (1 + random.random()) if pair else PAUSED  # noqa: S311  no secret
+        return state, message or "", max(float(wait), rest, token_wait, 1)
+
     # ------------------------------------------------------------------
     # Claims
     # ------------------------------------------------------------------
@@ -163,16 +206,27 @@ class BjApiDispatcher(models.AbstractModel):
                 waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"])))
                 if waits[-1] or not room:
                     continue
-                grant = own._take_grant(pair)
-                if grant and grant.wait:
-                    waits[-1] = grant.wait
-                    continue
-                jobs = own._claim_pair(run, pair, room if not grant or grant.token else 1)
-                waits[-1] = max(float(pair["wait"] or 0), 1) if not jobs else 0
-                own._prepare(run, jobs, grant)
-                if grant and grant.request and not any(job.call.token_call for job in jobs):
-                    own.env["bj.api.sync.token"]._give_back(pair["config_id"])
+                jobs, token_wait = own._take(run, pair, room)
+                waits[-1] = 0 if jobs else token_wait or max(float(pair["wait"] or 0), 1)
+                for job in jobs:
+                    run.lanes.put(job)
         return min(waits, default=None)
+
+    @api.model
+    def _take(self, run, pair, room, delivery_id=None):
+        """Claim due deliveries of one target and configuration, with all that is needed to send them.
+
+        :return: the jobs, and the seconds to wait for an access token
+        :rtype: tuple[list[Job], float]
+        """
+        grant = self._take_grant(pair)
+        if grant and grant.wait:
+            return [], grant.wait
+        jobs = self._claim_pair(run, pair, room if not grant or grant.token else 1, delivery_id)
+        self._prepare(run, jobs, grant)
+        if grant and grant.request and not any(job.call.token_call for job in jobs):
+            self.env["bj.api.sync.token"]._give_back(pair["config_id"])
+        return jobs, 0
 
     @api.model
     def _take_grant(self, pair):
@@ -186,9 +240,10 @@ class BjApiDispatcher(models.AbstractModel):
         return self.env["bj.api.sync.token"]._take(config, is_patient=True)
 
     @api.model
-    def _claim_pair(self, run, pair, room):
+    def _claim_pair(self, run, pair, room, delivery_id=None):
         """Claim due deliveries of one target and configuration; of a target that failed, one to probe it.
 
+        :param int delivery_id: claim no other than this one
         :rtype: list[Job]
         """
         is_probe = (pair["failures"] or 0) >= backoff.BREAKER_FAILURES
@@ -204,12 +259,14 @@ class BjApiDispatcher(models.AbstractModel):
                 now=NOW_SQL,
                 blocked=SUPERSEDED if pair["coalesce_pending"] else BLOCKED,
                 lists=BLOCKED_BY_LIST,
+                which="d.id = %(id)s" if delivery_id else "TRUE",
             ),
+            id=delivery_id,
             target=pair["target"],
             config=pair["config_id"],
             limit=1 if is_probe else room,
             claim=run.claim,
-            lease=LEASE,
+            lease=LEASE + (pair["patience"] if delivery_id else 0),  # a single one is not renewed
         )
         self.env.cr.execute(claim)
         jobs = [run.add(row) for row in sorted(self.env.cr.dictfetchall(), key=lambda row: row["id"])]
@@ -274,7 +331,7 @@ class BjApiDispatcher(models.AbstractModel):
 
     @api.model
     def _prepare(self, run, jobs, grant):
-        """Add the credentials and hand the jobs to the threads; the first one asks for a new token, if need be."""
+        """Add the credentials; the first one asks for a new token, if need be."""
         client = self.env["bj.api.sync.client"]
         for job in jobs:
             config = self.env["bj.api.sync.config"].browse(job.config_id)
@@ -283,7 +340,7 @@ class BjApiDispatcher(models.AbstractModel):
                 grant, most = replace(grant, request=None), most / 2
             if job.call.read_timeout > most:
                 job.call = replace(job.call, read_timeout=most)
-            run.lanes.put(job)
+        return jobs
 
     @api.model
     def _renew(self, run):

@@ -335,6 +335,43 @@ class TestDispatch(DeliveryCase):
         self.assertNotIn("sent", waiting.mapped("state"))
         self.assertIn("127.0.0.1", next(filter(None, waiting.mapped("last_error"))))
 
+    def send_one(self, delivery):
+        """What a job of queue_job does with its delivery: its state, and the seconds it must wait."""
+        state, _message, wait = self.env["bj.api.dispatcher"]._send_one(delivery.id)
+        self.env.invalidate_all()
+        return state, wait and round(wait)
+
+    def test_one_by_one(self):
+        first = self.enqueue()
+        self.partner.name = "Second"
+        second, other = self.enqueue(), self.enqueue(self.partners[1])
+        self.receiver.on("/partners", status=503, times=1)
+        self.assertEqual(self.send_one(first), ("failed", 5))
+        self.assertEqual(self.send_one(second), ("pending", 5), "it waits for the first")
+        self.assertEqual(self.send_one(other), ("sent", None))
+        self.pass_time(6)
+        self.assertEqual(self.send_one(second), ("pending", 1))
+        self.assertEqual(self.send_one(first), ("sent", None))
+        self.assertEqual(self.send_one(second), ("sent", None))
+        self.assertEqual(self.send_one(second), ("sent", None))
+        self.assertEqual([request.json["name"] for request in self.receiver.requests][-2:], ["Partner 1", "Second"])
+        self.assertEqual(len(self.receiver.requests), 4)
+
+    def test_one_that_must_not_be_sent(self):
+        delivery = self.enqueue()
+        self.config.action_pause()
+        self.assertEqual(self.send_one(delivery), ("pending", 60))
+        self.config.action_resume()
+        delivery.action_cancel()
+        self.assertEqual(self.send_one(delivery), ("cancelled", None))
+        gone = self.env["bj.api.delivery"].browse(2**31 - 1)
+        self.assertEqual(self.send_one(gone), ("deleted", None))
+        self.receiver.on("/partners", status=429, headers={"Retry-After": "100"}, times=1)
+        self.assertEqual(self.send_one(self.enqueue()), ("failed", 100))
+        state, wait = self.send_one(self.enqueue(self.partners[1]))
+        self.assertEqual((state, 100 <= wait <= 200), ("pending", True), "the target rests")
+        self.assertEqual(len(self.receiver.requests), 1)
+
     def test_lease_is_taken_over(self):
         delivery = self.enqueue()
         self.env.cr.execute(

@@ -59,7 +59,9 @@ class Lanes:
 
         :rtype: list
         """
-        jobs, lane = [], self._lanes[target]
+        jobs, lane = [], self._lanes.get(target)
+        if not lane:
+            return jobs
         with contextlib.suppress(queue.Empty):
             while True:
                 jobs.append(lane.waiting.get_nowait())
