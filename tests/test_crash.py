@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import psutil
-import requests
 
 from odoo.tests import BaseCase, tagged
 
@@ -111,19 +110,15 @@ class TestCrash(BaseCase):
     def queue(self, server, receiver, count):
         """Create partners and push them with the demo's server action; return their ids."""
 
-        def call(model, method, *arguments, **options):
-            arguments = [server.database, 2, "admin", model, method, arguments, options]
-            params = {"service": "object", "method": "execute_kw", "args": arguments}
-            body = {"jsonrpc": "2.0", "method": "call", "params": params}
-            return requests.post(f"http://127.0.0.1:{server.port}/jsonrpc", json=body, timeout=60).json()["result"]
-
         def find(name):
-            return call("ir.model.data", "check_object_reference", "bj_api_sync", name)[1]
+            return server.rpc("ir.model.data", "check_object_reference", "bj_api_sync", name)[1]
 
-        call("ir.config_parameter", "set_param", "bj_api_sync.allowed_hosts", "127.0.0.1")
-        call("bj.api.sync.config", "write", [find("demo_config_partner_out")], {"request_url": f"{receiver.url}/in"})
+        server.rpc("ir.config_parameter", "set_param", "bj_api_sync.allowed_hosts", "127.0.0.1")
+        server.rpc(
+            "bj.api.sync.config", "write", [find("demo_config_partner_out")], {"request_url": f"{receiver.url}/in"}
+        )
         partners = [{"name": f"Partner {number}", "ref": f"OUT-{number}"} for number in range(count)]
-        ids = call("res.partner", "create", partners)
+        ids = server.rpc("res.partner", "create", partners)
         context = {"active_model": "res.partner", "active_ids": ids, "active_id": ids[0]}
-        call("ir.actions.server", "run", [find("demo_action_push_partner")], context=context)
+        server.rpc("ir.actions.server", "run", [find("demo_action_push_partner")], context=context)
         return ids
