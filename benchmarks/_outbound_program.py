@@ -229,7 +229,9 @@ GROWTH = {
 
 def read_cpu():
     """Return the seconds that this process and PostgreSQL's for this database have worked."""
-    env.cr.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
+    env.cr.execute(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE 'client%'"
+    )
     ticks = 0
     for (pid,) in env.cr.fetchall():
         with contextlib.suppress(OSError):
