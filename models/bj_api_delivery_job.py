@@ -6,13 +6,15 @@ from .bj_api_delivery import NOW_SQL, OPEN, OPEN_SQL
 
 #: the channel of the jobs; its capacity is configured with the others of queue_job
 CHANNEL = "root.bj_api_sync"
-#: due deliveries that have no job, a thousand at most
+#: most jobs the scheduled action makes at a time
+BATCH = 1000
+#: due deliveries that have no job
 ORPHANS = f"""
     SELECT d.id FROM bj_api_delivery AS d
      WHERE d.{OPEN_SQL} AND d.next_attempt <= {NOW_SQL} AND NOT EXISTS (
            SELECT FROM queue_job AS j WHERE j.identity_key = 'bj_api_sync:' || d.idempotency_key
               AND j.state IN ('pending', 'enqueued', 'started', 'wait_dependencies'))
-     ORDER BY d.id LIMIT 1000
+     ORDER BY d.id LIMIT {BATCH}
 """  # noqa: S608  made of constants
 
 
@@ -63,4 +65,8 @@ class BjApiDelivery(models.Model):
         if not self._has_jobs():
             return super()._cron_dispatch()
         self.env.cr.execute(ORPHANS)
-        return self.browse(row[0] for row in self.env.cr.fetchall())._wake_up()
+        orphans = self.browse(row[0] for row in self.env.cr.fetchall())
+        orphans._wake_up()
+        if len(orphans) == BATCH:  # there may be more
+            self.browse()._wake_up()
+        return None

@@ -393,6 +393,7 @@ class TestDispatch(DeliveryCase):
         """Wait for what a run has on the way, and note it."""
         while run.lanes.load:
             self.env["bj.api.dispatcher"]._settle(run, run.lanes.take(5))
+        run.lanes.close()
 
     def test_lease_is_not_taken_over_by_its_own_run(self):
         """A clock that jumps must not let one run send the same twice at once."""
