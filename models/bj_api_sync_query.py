@@ -166,7 +166,9 @@ def _is_stable(model, leaf):
         return True
     if leaf.operator not in STABLE_OPERATORS:
         return False
+    values = [leaf.value] if isinstance(leaf.value, str) or not hasattr(leaf.value, "__iter__") else leaf.value
+    if field.type in ("date", "datetime"):  # "today" and "-1d" are another time each time
+        return not any(isinstance(value, str) for value in values)
     if field.type != "many2one":
         return True
-    values = [leaf.value] if isinstance(leaf.value, str) or not hasattr(leaf.value, "__iter__") else leaf.value
     return all(value is None or isinstance(value, int) for value in values)  # a text would be searched by name

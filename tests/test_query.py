@@ -87,6 +87,9 @@ class TestQuery(ApiCase):
             self.assertTrue(self.kept(text), text)
         for text in (
             "[('create_date', '>', datetime.now())]",
+            "[('create_date', '>', '-1H')]",
+            "[('create_date', '>=', 'today')]",
+            "[('write_date', 'in', [False, '=monday'])]",
             "[('create_date', '>', context_today() - relativedelta(days=1))]",
             "[('country_id.code', '=', 'BE')]",
             "[('country_id', '=', 'Belgium')]",
@@ -94,6 +97,14 @@ class TestQuery(ApiCase):
             "[('parent_id', 'child_of', 1)]",
         ):
             self.assertFalse(self.kept(text), text)
+
+    def test_follows_the_clock(self):
+        """A time that is told from now is another one with each request; in record rules, too."""
+        relative = "[('create_date', '>', '-1H')]"
+        self.assertEqual((self.kept(relative), self.kept()), (False, True))
+        model_id = self.env["ir.model"]._get_id("res.partner")
+        self.env["ir.rule"].create({"name": "new", "model_id": model_id, "domain_force": relative})
+        self.assertFalse(self.kept())
 
     def test_values(self):
         """A search by values finds what a domain finds, also what the database has as nothing."""
