@@ -160,7 +160,7 @@ class BjApiSyncDispatcher(Dispatcher):
             status, headers, body = stored
             headers["Idempotent-Replayed"] = "true"
             return self._make_response(status, body.encode(), headers), Answer(status, {})
-        bookkeeping.lock_identifiers(env.cr, config_id, identifiers)
+        bookkeeping.lock_identifiers(env.cr, identifiers)
         if self.message and not env["bj.api.sync.message"]._claim(config_id, self.message):
             raise Conflict(env._("This message was received before."))
         self.key_begun = key

@@ -1,3 +1,5 @@
+import re
+from contextlib import suppress
 from functools import partial
 from urllib.parse import quote
 
@@ -120,14 +122,30 @@ class BjApiSyncInbound(models.AbstractModel):
     def _get_identifiers(self, endpoint, operation):
         """Return what tells the records apart that a request may create or change; others must wait for it.
 
-        :rtype: list
+        :return: model, field and identifier of each, whichever configuration they come by
+        :rtype: list[tuple]
         """
-        plan = self.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
-        if operation.record_ref or not plan.identifier:
-            return [operation.record_ref] if operation.record_ref else []
-        payload = operation.payload
-        objects = [item for item in (payload if isinstance(payload, list) else [payload]) if isinstance(item, dict)]
-        return [key for key in Batch.of(objects).column(plan.identifier.path) if isinstance(key, (str, int))]
+        plan, payload = self.env["bj.api.sync.mapper"]._plan(endpoint.config_id), operation.payload
+        items = [self._as_object(plan, item) for item in (payload if isinstance(payload, list) else [payload])]
+        found = list(self._list_identifiers(plan, [item for item in items if isinstance(item, dict)]))
+        if operation.record_ref:
+            line = plan.identifier if endpoint.record_id_type == "identifier" else None
+            found.append((plan.model, line.field_name if line else "id", operation.record_ref))
+        return found
+
+    def _list_identifiers(self, plan, objects, is_child=False):
+        """Yield the identifiers of objects, and of those nested in them that may be created."""
+        batch, line = Batch.of(objects), plan.identifier
+        # children are told apart within their parent, for whom others wait already
+        for value in batch.column(line.path) if line and not is_child else ():
+            with suppress(ValueError):  # what is none creates nothing
+                yield plan.model, line.field_name, codec.parse(line.field_type, value)
+        for line in plan.lines:
+            to_children = line.field_type == "one2many"
+            if line.mapping and (to_children or line.relation_policy != "link"):
+                cells = [cell if isinstance(cell, list) else [cell] for cell in batch.column(line.path)]
+                nested = [item for cell in cells for item in cell if isinstance(item, dict)]
+                yield from self._list_identifiers(line.mapping, nested, to_children)
 
     def _do_get(self, endpoint, plan, operation):
         if not operation.record_ref:

@@ -46,6 +46,31 @@ class TestConcurrency(BaseCase):
         self.assertLessEqual({status for status, _headers, _body in answers}, {200, 201})
         self.assertEqual([self.found(f"LIST-{number}") for number in range(20)], [1] * 20)
 
+    def test_upserts_by_two_configurations(self):
+        """A record is one, whichever configuration of its model it comes by."""
+
+        def send(number):
+            payload = {"code": "TWO-1", "name": f"Racer {number}", "is_company": True}
+            if number % 2:
+                return self.call("POST", "/partners", payload)
+            return self.call("POST", "/companies", payload, "demo-token-companies")
+
+        answers = self.at_once(40, send)
+        self.assertEqual(Counter(status for status, _headers, _body in answers), {201: 1, 200: 39})
+        self.assertEqual(self.found("TWO-1"), 1)
+
+    def test_nested_records_that_are_new(self):
+        """What several requests create below different records is created once as well."""
+
+        def send(number):
+            tags = [{"name": f"Race tag {tag}"} for tag in range(3)]
+            return self.call("POST", "/partners", {"code": f"NEST-{number}", "name": "N", "tags": tags})
+
+        answers = self.at_once(30, send)
+        self.assertEqual(Counter(status for status, _headers, _body in answers), {201: 30})
+        query = "SELECT count(*) FROM res_partner_category WHERE name->>'en_US' LIKE 'Race tag %'"
+        self.assertEqual(self.server.sql(query)[0][0], 3)
+
     def test_one_idempotency_key(self):
         """Of the same request sent at once one is done; the others get its answer, or are told to come back."""
 

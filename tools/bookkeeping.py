@@ -10,7 +10,7 @@ import zlib
 
 from odoo.modules import module
 
-#: how many locks the identifiers of one configuration share: a transaction never holds more of them, however many
+#: how many locks the identifiers of one field share: a transaction never holds more of them, however many
 #: records it writes (PostgreSQL has room for 64 locks per connection)
 BUCKETS = 256
 
@@ -45,16 +45,18 @@ def try_hold(cr, *names):
     return cr.fetchone()[0]
 
 
-def lock_identifiers(cr, config_id, identifiers):
+def lock_identifiers(cr, identifiers):
     """Wait for everybody else who writes records of the same identifiers, until the end of the transaction.
 
     :param cr: a cursor that has written nothing yet; its transaction begins anew
-    :param int config_id: the configuration
-    :param identifiers: what tells the records apart
-    :type identifiers: Iterable
+    :param identifiers: what tells the records apart: model, field and value of each
+    :type identifiers: Iterable[tuple]
     """
-    buckets = {zlib.crc32(str(identifier).encode("utf-8", "replace")) % BUCKETS for identifier in identifiers}
-    numbers = sorted(_number((config_id, "identifier", bucket)) for bucket in buckets)
+    places = {
+        (model, field, zlib.crc32(str(value).encode("utf-8", "replace")) % BUCKETS)
+        for model, field, value in identifiers
+    }
+    numbers = sorted(map(_number, places))
     if numbers and not module.current_test:  # in one order for everybody, so that nobody waits for each other
         _end(cr)
         _outside(cr.connection, "SELECT pg_advisory_lock(number) FROM unnest(%s) AS number", numbers)
