@@ -192,6 +192,8 @@ class BjApiSyncInbound(models.AbstractModel):
         domain = self._get_params_domain(endpoint, plan, args)
         query = self.env["bj.api.sync.query"]._search(plan, domain, window.start, window.limit + 1, order)
         terms = self._get_terms(model, query, order)
+        if window.cursor is not None and not terms:
+            raise BadPayload(self.env._("A list in this order has no cursor: take page or offset."))
         if window.cursor:
             query.add_where(paging.after(terms, self._decode_cursor(order, terms, window.cursor)))
         ids, data = mapper._read(selected, query, with_id=True)
@@ -204,19 +206,19 @@ class BjApiSyncInbound(models.AbstractModel):
             meta["total"] = model.search_count(mapper._get_domain(plan) & domain)
         cursor = ""
         if has_next and terms and window.page is None and window.offset is None:
-            cursor = meta["next_cursor"] = paging.encode(order, self._get_values(model, terms, ids[-1]))
+            cursor = meta["next_cursor"] = paging.encode(order, self._get_values(model, order, ids[-1]))
         links = paging.links(window, has_next, cursor, meta.get("total"))
         return Answer(
             200, {"status": "success", "data": data, "meta": meta}, links=links, record_ids=ids, count=len(data)
         )
 
     def _get_terms(self, model, query, order):
-        """Return the terms of an order that a cursor can stand in; none if it sorts by related records."""
+        """Return the terms of an order that a cursor can stand in; none if it sorts by what has no plain order."""
         terms = []
         for term in order.split(", "):
             name, _space, direction = term.partition(" ")
             field = model._fields[name]
-            if field.type == "many2one" or not field.column_type:
+            if field.type in ("many2one", "json") or not field.column_type:
                 return []
             sql = model._field_to_sql(model._table, name, query)
             if field.type == "boolean":
@@ -226,11 +228,12 @@ class BjApiSyncInbound(models.AbstractModel):
             terms.append(paging.Term(name, direction == "desc", sql, column_type or field.column_type[1]))
         return terms
 
-    def _get_values(self, model, terms, record_id):
+    def _get_values(self, model, order, record_id):
         """Return a record's values of the terms of an order."""
-        if len(terms) == 1:
+        if "," not in order:
             return [record_id]
         query = model.browse(record_id)._as_query(ordered=False)
+        terms = self._get_terms(model, query, order)  # anew: related fields bring their joins to the query
         return self.env.execute_query(query.select(*(term.sql for term in terms)))[0]
 
     def _decode_cursor(self, order, terms, cursor):
@@ -312,7 +315,7 @@ class BjApiSyncInbound(models.AbstractModel):
         texts = args.get(name)
         if not texts:
             return default
-        if not texts[-1].isascii() or not texts[-1].isdigit() or not low <= int(texts[-1][:19]) < 2**62:
+        if not re.fullmatch("[0-9]{1,18}", texts[-1]) or int(texts[-1]) < low:
             raise BadPayload(
                 self.env._("The parameter %(name)s must be a whole number from %(low)s.", name=name, low=low)
             )
@@ -370,7 +373,7 @@ class BjApiSyncInbound(models.AbstractModel):
             else:
                 unknown.append(key)
         self._check_params(unknown, ())
-        if "updated_since" in args:
+        if any(args.get("updated_since", ())):  # an empty one is as old as can be
             since = Param("updated_since", "write_date", "datetime", ">=")
             domains.append(self._get_param_domain(since, args["updated_since"]))
         return Domain.AND(domains)

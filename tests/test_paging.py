@@ -1,3 +1,4 @@
+from odoo.fields import Command
 from odoo.tests import BaseCase, tagged
 
 from ..tools import paging
@@ -27,9 +28,9 @@ class TestPaging(ApiHttpCase):
             ]
         )
 
-    def walk(self, query, between=None):
+    def walk(self, query, between=None, endpoint="people"):
         """Follow the links to the end; return the codes seen."""
-        codes, url = [], f"/bj_api_sync/v1/people?{query}"
+        codes, url = [], f"/bj_api_sync/v1/{endpoint}?{query}"
         for _page in range(20):
             response = self.call("GET", url, prefix="")
             codes += [item["code"] for item in self.assert_answer(response, 200)["data"]]
@@ -62,6 +63,38 @@ class TestPaging(ApiHttpCase):
                 self.config_in.limit = 3
                 self.assertEqual(self.walk(f"sort={sort}"), [item["code"] for item in body["data"]])
                 self.assertEqual(self.walk(f"sort={sort}&offset=0"), [item["code"] for item in body["data"]])
+
+    def test_walk_sorted_by_a_related_field(self):
+        """A field that is another record's column brings its table to the query, also for the cursor."""
+        users = self.env["res.users"].create([{"name": f"Name {n % 2}", "login": f"walk-{n}"} for n in range(7)])
+        fields = [("login", "code"), ("name", "name")]
+        self.config("res.users", *fields, endpoint="users", filter_domain="[('login', '=like', 'walk-%')]", limit=2)
+        for sort, reverse in (("name", False), ("-name", True)):
+            expected = [user.login for user in users.sorted("name", reverse=reverse)]
+            for mode in ("", "&offset=0"):
+                with self.subTest(sort=sort, mode=mode):
+                    self.assertEqual(self.walk(f"sort={sort}{mode}", endpoint="users"), expected)
+
+    def test_no_cursor_among_related_records(self):
+        """Where no cursor can stand, none is taken: the links would lead to the first page again and again."""
+        line = {"field_id": self.field("res.partner", "country_id"), "external_key": "country"}
+        self.config_in.line_ids = [Command.create(line)]
+        self.assert_answer(self.call("GET", "/people?sort=country&cursor="), 400)
+        self.assertEqual(len(set(self.walk("sort=country"))), 10)
+
+    def test_numbers(self):
+        for number in ("1" + "0" * 5000, "9" * 22, "9223372036854775808", "-1", "1.5", "٣", "x", ""):
+            for name in ("limit", "offset", "page"):
+                with self.subTest(name=name, number=number[:30]):
+                    self.assert_answer(self.call("GET", "/people", params={name: number}), 400)
+        for query in ("page=999999999999999999", "offset=999999999999999999", "page=999999999999999999&limit=1"):
+            self.assertEqual(self.assert_answer(self.call("GET", f"/people?{query}"), 200)["data"], [])
+
+    def test_updated_since(self):
+        """Who has no time yet, as an empty parameter, gets all."""
+        self.assertEqual(len(self.walk("updated_since=")), 10)
+        self.assertEqual(len(self.walk("updated_since=2000-01-01T00:00:00Z")), 10)
+        self.assertEqual(self.walk("updated_since=2100-01-01T00:00:00Z"), [])
 
     def test_walk_while_written(self):
         """Records come and go; those that are there throughout are seen exactly once."""

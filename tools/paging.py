@@ -33,7 +33,8 @@ class Window:
     @property
     def start(self):
         """How many records come before the window; 0 with a cursor, which needs no counting."""
-        return (self.page - 1) * self.limit if self.page else self.offset or 0
+        start = (self.page - 1) * self.limit if self.page else self.offset or 0
+        return min(start, 2**62)  # a bigint has room for it and the limit
 
 
 def encode(order, values):
