@@ -37,6 +37,7 @@ EXPECTED = {
     "one2many": _lt("a list of ids"),
     "many2many": _lt("a list of ids"),
     "reference": _lt("a string such as res.partner,3"),
+    "json": _lt("a JSON value, not too deep, of numbers and characters that can be stored"),
 }
 
 

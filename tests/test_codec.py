@@ -138,6 +138,14 @@ class TestCodec(BaseCase):
         self.assert_refused("reference", "res.partner,0", "res.partner,2147483648", "res.partner,²")
         self.assert_refused("reference", "res.users,3", selection=["res.partner"])
 
+    def test_json(self):
+        """What could not be written into an answer is not stored."""
+        self.assert_parsed("json", [(value, value) for value in ({"a": [1, "é", None]}, [], "", 0, False)])
+        deep = []
+        for _level in range(900):
+            deep = [deep]
+        self.assert_refused("json", deep, 2**70, {"a": "\ud800"}, {"\ud800": 1})
+
     def test_types_without_exchange(self):
         self.assert_refused("properties", {}, [])
         self.assert_refused("", "a")

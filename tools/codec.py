@@ -12,6 +12,7 @@ import datetime
 import math
 import re
 
+import orjson
 from dateutil.parser import isoparse
 
 from odoo.tools import float_round
@@ -191,6 +192,10 @@ def _parse_reference(value):
 
 
 def _parse_json(value):
+    try:
+        orjson.dumps(value)
+    except TypeError as exc:  # too deep to be read again, half of a surrogate pair, an integer of more than 64 bits
+        raise ValueError from exc
     return value
 
 
