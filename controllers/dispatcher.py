@@ -39,6 +39,8 @@ _logger = logging.getLogger(__name__)
 JSON, XML, TEXT_XML = "application/json", "application/xml", "text/xml"
 PROBLEM = "application/problem+json"
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+#: a preference may have quotes and parameters, in any case (RFC 7240 section 2): none may be taken for a real write
+DRY_RUN = re.compile(r"""(?:^|,)\s*tx\s*=\s*"?rollback"?\s*(?:[,;]|$)""", re.IGNORECASE)
 SAFE_METHODS = ("GET", "HEAD")
 BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 #: headers of an answer that are answered again with it
@@ -79,7 +81,7 @@ class BjApiSyncDispatcher(Dispatcher):
     def dry_run(self):
         """Whether the changes are to be shown, not kept (``Prefer: tx=rollback``, RFC 7240)."""
         preferences = self.request.httprequest.headers.get("Prefer", "")
-        return self.method not in SAFE_METHODS and "tx=rollback" in [text.strip() for text in preferences.split(",")]
+        return self.method not in SAFE_METHODS and bool(DRY_RUN.search(preferences))
 
     @property
     def fingerprint(self):

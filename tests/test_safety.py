@@ -111,6 +111,23 @@ class TestSafety(ApiHttpCase):
         self.assertEqual(self.count(), 1)
         self.assert_answer(self.dry("POST", "/people", {"code": "S-2", "name": 5}), 400)
 
+    def test_dry_however_it_is_written(self):
+        """A preference may be in any case, quoted, with parameters and among others (RFC 7240 section 2)."""
+        for number, text in enumerate(
+            ("return=minimal, tx=rollback", "TX=Rollback", 'tx = "rollback"', "tx=rollback; a=b")
+        ):
+            with self.subTest(text=text):
+                payload = {"code": f"S-1{number}", "name": "Bob"}
+                response = self.call("POST", "/people", payload, headers={"Prefer": text})
+                self.assert_answer(response, 201)
+                self.assertEqual(response.headers["Preference-Applied"], "tx=rollback")
+        for number, text in enumerate(("tx=commit", "handling=strict;tx=rollback", "ctx=rollback", "tx=rollbacks")):
+            with self.subTest(text=text):
+                payload = {"code": f"S-2{number}", "name": "Bob"}
+                response = self.call("POST", "/people", payload, headers={"Prefer": text})
+                self.assertNotIn("Preference-Applied", response.headers)
+        self.assertEqual(self.count(), 5)
+
     def test_dry_list(self):
         payload = [{"code": "S-1", "name": "Anna"}, {"code": "S-2"}, {"code": "S-3", "name": "C"}]
         body = self.assert_answer(self.dry("POST", "/people", payload), 207)
