@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import orjson
 import psycopg2
 from psycopg2 import DataError, IntegrityError
+from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import (
     BadRequest,
     Conflict,
@@ -101,6 +102,8 @@ class BjApiSyncDispatcher(Dispatcher):
         accepted = self.request.httprequest.accept_mimetypes
         if not accepted:
             return JSON
+        # parameters, such as a charset, change nothing about what can be answered
+        accepted = MIMEAccept([(value.partition(";")[0], quality) for value, quality in accepted])
         return accepted.best_match([JSON, XML, TEXT_XML]) or (JSON if PROBLEM in accepted else None)
 
     @functools.cached_property
@@ -274,6 +277,9 @@ class BjApiSyncDispatcher(Dispatcher):
         """
         if self.method in SAFE_METHODS or not self.body.strip():
             return None
+        encoding = self.request.httprequest.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":
+            raise UnsupportedMediaType(self.request.env._("The body must not be compressed, but is %s.", encoding))
         mimetype = self.request.httprequest.mimetype or JSON
         # a suffix tells the syntax of any other type (RFC 6839)
         media_type = mimetype if mimetype in FORMATS else f"application/{mimetype.rpartition('+')[2]}"

@@ -388,6 +388,15 @@ class TestInbound(ApiHttpCase):
 
     def test_not_acceptable(self):
         self.assert_answer(self.call("GET", "/people", headers={"Accept": "image/png"}), 406)
+        for accept in ("application/json; charset=utf-8", "image/png, application/json;v=1;q=0.5", "*/*;q=0.1"):
+            self.assert_answer(self.call("GET", "/people", headers={"Accept": accept}), 200)
+
+    def test_compressed_bodies_are_refused(self):
+        payload = {"code": "T-9", "name": "Zip"}
+        for encoding, status in (("gzip", 415), ("br", 415), ("identity", 201)):
+            with self.subTest(encoding=encoding):
+                response = self.call("POST", "/people", payload, headers={"Content-Encoding": encoding})
+                self.assert_answer(response, status)
 
     def test_problem_details(self):
         response = self.call("GET", "/people/0", headers={"Accept": "application/problem+json"})
