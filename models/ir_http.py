@@ -16,7 +16,7 @@ from ..tools.signature import SignatureError, verify
 ENDPOINT_PATH = re.compile(r"/(?:bj_api_sync|api/sync)/v1/([^/]+)")
 #: has a space, so that it is quoted: RFC 9110 section 11.5 demands that of realms, werkzeug does it where it must
 REALM = "BJ API"
-BEARER = re.compile(r"bearer\s+(.+)", re.IGNORECASE)
+BEARER = re.compile(r"bearer\s+([^\0]+)", re.IGNORECASE)
 
 
 class RecordRefConverter(PathConverter):

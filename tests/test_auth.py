@@ -146,6 +146,7 @@ class TestAuth(ApiHttpCase):
             f"Bearer {key[:8]}",
             f"Bearer {key.upper()}",
             "Bearer \xff",
+            "Bearer \0",
         ):
             with self.subTest(bad=bad):
                 self.assert_refused("Bearer", Authorization=bad)
