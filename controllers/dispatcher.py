@@ -505,7 +505,7 @@ def _public(error):
 
 def _explain(exc, status):
     """Return what the log says of a failure: the traceback too when it is nobody's input."""
-    cause = exc.__cause__ or exc
+    cause = exc if isinstance(exc, HTTPException) else exc.__cause__ or exc
     if status < 500 and isinstance(cause, (*REFUSALS, HTTPException)):
         return str(exc.args[0] if isinstance(exc, REFUSALS) else exc)
     return "".join(traceback.format_exception(exc))

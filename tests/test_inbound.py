@@ -386,6 +386,14 @@ class TestInbound(ApiHttpCase):
         response = self.call("GET", "/people", headers={"X-Request-ID": "no spaces"})
         self.assertNotEqual(response.headers["X-Request-ID"], "no spaces")
 
+    def test_the_log_of_a_bad_body_is_short(self):
+        """What the caller did wrong is told without the traceback of our parser."""
+        headers = {"Content-Type": "application/json", "X-Request-ID": "bad-body"}
+        self.assert_answer(self.call("POST", "/people", data="{", headers=headers), 400)
+        log = self.env["bj.api.log"].search([("trace_id", "=", "bad-body")])
+        self.assertIn("The body is not valid application/json", log.error_message)
+        self.assertNotIn("Traceback", log.error_message)
+
     def test_not_acceptable(self):
         self.assert_answer(self.call("GET", "/people", headers={"Accept": "image/png"}), 406)
         for accept in ("application/json; charset=utf-8", "image/png, application/json;v=1;q=0.5", "*/*;q=0.1"):
