@@ -1,6 +1,6 @@
 """Inbound requests against Odoo's own API and what one could write by hand: ./dev bench inbound [--quick] [operation …]
 
-All peers are served by one Odoo with two workers from one database. They take turns in every round, so that a
+All peers but one are served by one Odoo with two workers from one database. They take turns in every round, so that a
 slower moment of the machine hits all alike. What is told are medians, and ratios to JSON-2.
 """
 
@@ -218,6 +218,7 @@ def unwrap(content):
 # ---- What is measured --------------------------------------------------------------------------------------
 
 serial = itertools.count(1)
+CLIENTS = "list 100, 4 clients"
 READ_PEERS = ("json2", "jsonrpc", "fastapi", "orm", "sql", "ours")
 ALL_PEERS = ("json2", "jsonrpc", "fastapi", "orm", "orm_off", "sql", "json2_off", "ours", "ours_off")
 TITLES = {
@@ -469,64 +470,95 @@ def install_fastapi():
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds, below a minute; writes no file")
-    parser.add_argument("--without-fastapi", action="store_true", help="its addons cost every request a query")
+    parser.add_argument("--without-fastapi", action="store_true", help="saves a minute")
     parser.add_argument("operations", nargs="*", help="only those whose title has one of these words; writes no file")
     arguments = parser.parse_args()
-    fastapi = None if arguments.without_fastapi else install_fastapi()
+    others = {}
+    if fastapi := None if arguments.without_fastapi else install_fastapi():
+        with serve(["json2", "fastapi"], fastapi) as (home, cursor, peers):
+            others = run(home, cursor, peers, arguments)
+    with serve([name for name in ALL_PEERS if name != "fastapi"]) as (home, cursor, peers):
+        results = run(home, cursor, peers, arguments)
+        paging = page_deep(home, cursor, peers, 5 if arguments.quick else 25) if is_wanted("paging", arguments) else ""
+        report(add(results, others), paging, get_facts(cursor), arguments)
+
+
+def is_wanted(title, arguments):
+    return not arguments.operations or any(word in title for word in arguments.operations)
+
+
+@contextlib.contextmanager
+def serve(names, fastapi=None):
+    """A started server with some peers, and partners; OCA fastapi has one of its own, as it costs all others a query.
+
+    Gives the house, a cursor, and the peers by name.
+    """
     addons = [ROOT / "addons", *([fastapi / "odoo/addons"] if fastapi else [])]
     with house("bench", addons=addons, pythonpath=fastapi or "") as home:
-        say("preparing a database")
+        say(f"preparing a database for {', '.join(names)}")
         home.odoo("-i", "bj_bench_fastapi" if fastapi else "bj_bench_peers", "--stop-after-init", "--no-http")
-        say("seeding it")
         script = f"SEEDED, FIELDS = {SEEDED}, {FIELDS}\n{SEED}"
         key = home.odoo("--no-http", command=["shell"], script=script).split("KEY ")[1].split()[0]
         with home.serve("--workers", 2) as port, contextlib.closing(connect(home.database)) as connection:
-            report(home, port, connection.cursor(), key, bool(fastapi), arguments.quick, arguments.operations)
+            client, cursor = Client(port, home.database), connection.cursor()
+            client.database = home.database
+            peers = {
+                "json2": Json2(client, "/json/2/res.partner", key),
+                "jsonrpc": JsonRpc(client, "", key),
+                "fastapi": Peer(client, "/bj_bench_fastapi", key),
+                "orm": Peer(client, "/bj_bench/orm"),
+                "orm_off": Peer(client, "/bj_bench/orm_off"),
+                "sql": Peer(client, "/bj_bench/sql"),
+                "json2_off": Json2Off(client, "/json/2/res.partner", key),
+                "ours": Ours(client, ""),
+                "ours_off": OursOff(client, ""),
+            }
+            grow(cursor, PARTNERS)
+            load(cursor)
+            yield home, cursor, {name: peers[name] for name in names}
 
 
-def report(home, port, cursor, key, has_fastapi, quick, wanted):
-    def is_wanted(title):
-        return not wanted or any(word in title for word in wanted)
-
-    client = Client(port, home.database)
-    client.database = home.database
-    peers = {
-        "json2": Json2(client, "/json/2/res.partner", key),
-        "jsonrpc": JsonRpc(client, "", key),
-        "fastapi": Peer(client, "/bj_bench_fastapi", key),
-        "orm": Peer(client, "/bj_bench/orm"),
-        "orm_off": Peer(client, "/bj_bench/orm_off"),
-        "sql": Peer(client, "/bj_bench/sql"),
-        "json2_off": Json2Off(client, "/json/2/res.partner", key),
-        "ours": Ours(client, ""),
-        "ours_off": OursOff(client, ""),
-    }
-    if not has_fastapi:
-        del peers["fastapi"]
-    grow(cursor, PARTNERS)
-    load(cursor)
+def run(home, cursor, peers, arguments):
+    """Measure; return title -> (times, processor times) of each peer."""
     say("checking that all do the same")
     check(peers, cursor)
     for _ in range(10):  # both workers get warm
         for peer in peers.values():
             peer.list(), peer.one("P000001")
-    rows, rows_used, spreads, processor = [], [], [], Processor(home, cursor)
-    for title, names, rounds, seconds, at_most, prepare, work in OPERATIONS:
-        if not is_wanted(title):
-            continue
-        say(f"measuring: {title}")
-        chosen = {name: peers[name] for name in names if name in peers}
-        times, used = measure(chosen, rounds, seconds / 10 if quick else seconds, processor, prepare, work)
-        rows.append(make_row(title, at_most, times))
-        rows_used.append(make_row(title, at_most, used))
-        spreads += map(spread, times.values())
-    if is_wanted("4 clients"):
-        say("measuring: 4 clients")
+    results, processor = {}, Processor(home, cursor)
+    for title, names, rounds, seconds, _at_most, prepare, work in OPERATIONS:
+        if is_wanted(title, arguments):
+            say(f"measuring: {title}")
+            chosen = {name: peers[name] for name in names if name in peers}
+            limit = seconds / 10 if arguments.quick else seconds
+            results[title] = measure(chosen, rounds, limit, processor, prepare, work)
+    if is_wanted(CLIENTS, arguments):
+        say(f"measuring: {CLIENTS}")
         chosen = {name: peers[name] for name in READ_PEERS if name in peers}
-        rates, used = measure_throughput(chosen, *((2, 0.5) if quick else (4, 1)), processor)
-        rows.append(make_row("list 100, 4 clients: per second", "at least 2.8", rates, "{:.0f} ±{:.0f} %"))
-        rows_used.append(make_row("list 100, 4 clients", "", used))
-    paging = page_deep(home, cursor, peers, 5 if quick else 25) if is_wanted("paging") else ""
+        results[CLIENTS] = measure_throughput(chosen, *((2, 0.5) if arguments.quick else (4, 1)), processor)
+    return results
+
+
+def add(results, others):
+    """Put the peers of another server to the results, as multiples of the JSON-2 that was measured beside them."""
+    for title, columns in others.items():
+        for mine, theirs in zip(results[title], columns, strict=True):
+            factor = statistics.median(mine["json2"]) / (statistics.median(theirs["json2"]) or 1)
+            mine.update(
+                {name: [value * factor for value in values] for name, values in theirs.items() if name not in mine}
+            )
+    return results
+
+
+def report(results, paging, facts, arguments):
+    """Print the tables, and write them to the file of results if nothing was left out."""
+    at_most = {title: limit for title, _, _, _, limit, _, _ in OPERATIONS} | {CLIENTS: "at least 2.8"}
+    rows, rows_used, spreads = [], [], []
+    for title, (times, used) in results.items():
+        base_format = "{:.0f} per second ±{:.0f} %" if title == CLIENTS else "{:.1f} ±{:.0f} %"
+        rows.append(make_row(title, at_most[title], times, base_format))
+        rows_used.append(make_row(title, "" if title == CLIENTS else at_most[title], used))
+        spreads += map(spread, times.values())
     text = f"""# Inbound requests compared
 
 JSON-2 in milliseconds, the others as multiples of it; 4 clients in requests per second and multiples of it.
@@ -544,14 +576,15 @@ Deep paging over {PAGED:,} records, milliseconds:
 |---|---|---|---|
 {paging}
 
-{get_facts(cursor)}
+{facts}
 - Half the distance of the quartiles is {statistics.median(spreads or [0]):.0f} % of the median in the typical cell, and
   {max(spreads, default=0):.0f} % in the noisiest one.
 - {PARTNERS:,} partners, two workers, one client but where said, `X-Odoo-Database` sent by all, logging of ours at its
   default. JSON-2, `/jsonrpc` and fastapi check the same API key, the two controllers none.
+- OCA fastapi was measured beside JSON-2 on a server of its own: its addons cost every request of a server a query.
 """
     print(f"\n{text}")
-    if not quick and not wanted:
+    if not (arguments.quick or arguments.without_fastapi or arguments.operations):
         Path(RESULTS).write_text(text)
         say(f"wrote {RESULTS.relative_to(ROOT.parent)}")
 
