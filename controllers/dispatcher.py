@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-import orjson
 import psycopg2
 from psycopg2 import DataError, IntegrityError
 from werkzeug.datastructures import MIMEAccept
@@ -31,7 +30,7 @@ from odoo.exceptions import AccessDenied
 from odoo.http import Dispatcher, Response
 
 from ..exceptions import REFUSALS
-from ..tools import bookkeeping, xml
+from ..tools import bookkeeping, codec, xml
 from ..tools.edge import get_cors_headers, get_preflight_headers
 from ..tools.plan import Answer, Operation
 
@@ -473,8 +472,9 @@ def _get_etag(data):
 
 def _dump(body):
     try:
-        return orjson.dumps(body)
-    except TypeError:  # half of a surrogate pair, an integer of more than 64 bits, a key that is no text
+        return codec.dump_json(body)
+    except (TypeError, MemoryError):
+        # half of a surrogate pair, an integer of more than 64 bits, a key that is no text; or little memory is left
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,10 @@
+import contextlib
 import datetime
+import os
+import resource
+import sys
+import unittest
+from pathlib import Path
 
 from odoo.tests import BaseCase, tagged
 
@@ -145,6 +151,23 @@ class TestCodec(BaseCase):
         for _level in range(900):
             deep = [deep]
         self.assert_refused("json", deep, 2**70, {"a": "\ud800"}, {"\ud800": 1})
+
+    @unittest.skipUnless(sys.platform == "linux", "limits and their facts are those of Linux")
+    def test_json_when_memory_is_short(self):
+        """It is refused, as Python does; orjson by itself would end the process with a signal."""
+        text = "x" * 40_000_000  # orjson would ask for 320 MB
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                pages = int(Path("/proc/self/statm").read_text().split()[0])
+                limit = pages * resource.getpagesize() + 200_000_000
+                resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+                try:
+                    codec.dump_json(text)
+                except MemoryError:
+                    os._exit(0)
+            os._exit(1)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
 
     def test_types_without_exchange(self):
         self.assert_refused("properties", {}, [])

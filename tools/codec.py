@@ -27,6 +27,10 @@ TRUE, FALSE = ("true", "1"), ("false", "0")
 TO_MANY = ("one2many", "many2many")
 
 
+#: bytes that must be free; orjson asks for eight times a text, and for the double of what it has written so far
+HEADROOM = 512 * 1024 * 1024
+
+
 class Text(str):
     """A value from where everything is text: what it stands for is up to the field it goes to."""
 
@@ -62,6 +66,21 @@ def serialize_column(field_type, values, digits=None):
     if field_type == "html":
         return [str(value) if value else None for value in values]
     return [value or None for value in values]
+
+
+def dump_json(value):
+    """Write a JSON value, ten times as fast as ``json``.
+
+    orjson does not survive that memory is refused: it takes the whole process along, and Odoo limits the memory of
+    its processes. So what it may need is asked for first, and given back unused.
+
+    :param value: any JSON value
+    :rtype: bytes
+    :raises MemoryError: if little memory is left
+    :raises TypeError: if it is too deep, or has what only ``json`` can write
+    """
+    bytes(HEADROOM)
+    return orjson.dumps(value)
 
 
 def parse(field_type, value, selection=None):
@@ -193,7 +212,7 @@ def _parse_reference(value):
 
 def _parse_json(value):
     try:
-        orjson.dumps(value)
+        dump_json(value)
     except TypeError as exc:  # too deep to be read again, half of a surrogate pair, an integer of more than 64 bits
         raise ValueError from exc
     return value
