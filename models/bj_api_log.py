@@ -220,16 +220,18 @@ class BjApiLog(models.Model):
 
         :param list[tuple] batch: values, policy and secrets as of :meth:`_record`
         """
-        logs, known = self.sudo(), {}
+        logs, known, configs = self.sudo(), {}, {}
         rows = []
         for values, log_policy, secrets in batch:
-            if not logs._is_wanted(values, log_policy):
+            config_id = values.get("config_id") or 0
+            config = configs.get(config_id) or configs.setdefault(config_id, logs._get_config_data(config_id))
+            if not logs._is_wanted(values, log_policy or config.log_policy):
                 continue
             if not isinstance(values, Masked):
-                config_id = values.get("config_id") or 0
                 if secrets is None and config_id not in known:  # decrypted once for all of a configuration
                     known[config_id] = logs._get_literals(config_id)
-                values = logs._prepare_values(values, known[config_id] if secrets is None else secrets)  # noqa: PLW2901
+                secrets = known[config_id] if secrets is None else secrets  # noqa: PLW2901
+                values = logs._prepare_values(values, secrets, config)  # noqa: PLW2901
             rows.append(values)
         for field in logs._fields.values():
             if rows and field.store and field.type == "many2one":
@@ -266,13 +268,13 @@ class BjApiLog(models.Model):
         return policy == "all" or (policy == "errors" and values["status"] == "error")
 
     @api.model
-    def _prepare_values(self, values, secrets=None):
+    def _prepare_values(self, values, secrets=None, config=None):
         """Mask the secrets, cut the bodies, fill in what was not said.
 
         :rtype: Masked
         """
         values = Masked(values)
-        config = self._get_config_data(values.get("config_id") or 0)
+        config = config or self._get_config_data(values.get("config_id") or 0)
         secrets = self._get_literals(values.get("config_id") or 0) if secrets is None else redact.literals(secrets)
         if further := redact.literals(values.pop("further_secrets", ())):
             secrets = redact.Literals(sorted({*secrets, *further}, key=len, reverse=True))

@@ -10,6 +10,8 @@ import time
 
 #: seconds after which a thread with nothing to do ends
 IDLE = 2
+#: seconds that jobs which are done wait for others
+LINGER = 0.02
 
 
 class _Lane:
@@ -77,7 +79,7 @@ class Lanes:
                 lane.waiting.put(None)
 
     def take(self, timeout):
-        """Wait for a job that is done, and return it with all others that are by then.
+        """Wait for a job that is done, and return it with all others that are soon after: noting many costs as one.
 
         :param float timeout: seconds
         :return: jobs with what the work returned, None where the job began too late; empty after the timeout
@@ -86,8 +88,9 @@ class Lanes:
         done = []
         with contextlib.suppress(queue.Empty):
             done.append(self._done.get(timeout=timeout))
-            while len(done) < 500:
-                done.append(self._done.get_nowait())
+            end = time.monotonic() + LINGER
+            while len(done) < min(self.load, 500):
+                done.append(self._done.get(timeout=max(end - time.monotonic(), 0)))
         for job, _result in done:
             self._lanes[job.target].load -= 1
         self.load -= len(done)
