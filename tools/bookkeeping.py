@@ -81,7 +81,7 @@ def _unlock(connection, numbers):
 
 
 def _outside(connection, query, parameter):
-    """Run a query in no transaction, as there is none now: it takes one round trip instead of three."""
+    """Run a query in no transaction, as there is none now."""
     connection.autocommit = True
     try:
         with connection.cursor() as cr:
