@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -74,15 +75,27 @@ class House:
         return result.stdout
 
     @contextlib.contextmanager
-    def serve(self, *options):
-        """A started server for the time of the block; gives its port."""
+    def serve(self, *options, is_supervised=False):
+        """A started server for the time of the block; gives its port.
+
+        With worker processes Odoo ends itself when it wants to start one while PostgreSQL is away: what keeps services
+        running, such as systemd, then starts it again, and so does this one if it is supervised.
+        """
         port, gevent_port = free_port(), free_port()
         arguments = [*ODOO, *self.options, "--http-port", str(port), "--gevent-port", str(gevent_port)]
         arguments += ["--max-cron-threads", "0", *map(str, options)]
         deadline = time.monotonic() + 200
-        with self.log.open("a") as log:
-            process = subprocess.Popen(arguments, env=self.environment, stdout=log, stderr=log)
-        self.pid = process.pid
+        process = self._start(arguments)
+        self.pid, done = process.pid, threading.Event()
+
+        def supervise():
+            nonlocal process
+            while not done.wait(1):
+                if process.poll() is not None:
+                    say("a server ended itself, and is started again")
+                    process = self._start(arguments)
+
+        supervisor = threading.Thread(target=supervise)
         try:
             while True:
                 if process.poll() is not None or time.monotonic() > deadline:
@@ -90,14 +103,23 @@ class House:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break
                 time.sleep(0.1)
+            if is_supervised:
+                supervisor.start()
             yield port
         finally:
+            done.set()
+            if supervisor.ident:
+                supervisor.join()
             process.terminate()
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def _start(self, arguments):
+        with self.log.open("a") as log:
+            return subprocess.Popen(arguments, env=self.environment, stdout=log, stderr=log)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ id and before anything later of that record. PostgreSQL is a cluster of its own.
 
 import argparse
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -215,7 +216,8 @@ def run_database(world, arguments):
                     world.fail(clients[0], partner)
 
     injuries = {"one of its processes": kill_backend, "PostgreSQL": kill_server, "PostgreSQL in a hurry": stop_server}
-    with world.place.serve(*WORKERS) as one, world.place.serve(*WORKERS) as other:
+    host = functools.partial(world.place.serve, *WORKERS, is_supervised=True)
+    with host() as one, host() as other:
         clients = [Client(world.place.database, port) for port in (one, other)]
         for client in clients:  # its port is open before it can work
             client.call("res.partner", "search_count", [])

@@ -2,6 +2,7 @@ import base64
 import logging
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import uuid4
@@ -29,6 +30,10 @@ CLAIM_LOCK = 0x626A6470
 AT_HAND = 25
 #: seconds after which one that is paused with its configuration is looked at again
 PAUSED = 60
+#: seconds after which bookkeeping is tried again: a server that restarts is back before leases end
+PAUSES = (0.5, 1, 2, 4, 8, 16)
+#: how a database that is gone for a moment shows
+GONE = (psycopg2.OperationalError, psycopg2.InterfaceError)
 #: seconds a run goes on to look for work at least, before other scheduled actions have their turn
 RUN = 10
 
@@ -147,7 +152,8 @@ class BjApiDispatcher(models.AbstractModel):
         wait = LEASE  # should this run break off, the next one finds what it had claimed
         try:
             while True:
-                due = self._claim(run)
+                due = self._insist(lambda room: room._claim(run)) if run.may_claim() else 0
+                run.send_claimed()
                 if not run.lanes.load:
                     wait = due
                     break
@@ -155,7 +161,8 @@ class BjApiDispatcher(models.AbstractModel):
                 if done:
                     self._settle(run, done)
                     self._note_progress(run, done)
-                self._renew(run)
+                if run.is_renewal_due():
+                    self._insist(lambda room: room._renew(run))
         finally:
             run.lanes.close()
             self._plan_next(wait)
@@ -191,25 +198,21 @@ class BjApiDispatcher(models.AbstractModel):
 
     @api.model
     def _claim(self, run):
-        """Claim what is due and there is room for, and have it sent.
+        """Claim what is due and there is room for; it may be sent once that is committed.
 
         :return: seconds until something more is due, None if nothing will be
         :rtype: float | None
         """
-        if not run.may_claim():
-            return 0
-        with bookkeeping(self.env) as env:
-            own, waits = self.with_env(env), []
-            env.cr.execute(PAIRS)
-            for pair in env.cr.dictfetchall():
-                rest, room = float(pair["pause"] or 0), run.get_room(pair["target"])
-                waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"])))
-                if waits[-1] or not room:
-                    continue
-                jobs, token_wait = own._take(run, pair, room)
-                waits[-1] = 0 if jobs else token_wait or max(float(pair["wait"] or 0), 1)
-                for job in jobs:
-                    run.lanes.put(job)
+        run.claimed, waits = [], []
+        self.env.cr.execute(PAIRS)
+        for pair in self.env.cr.dictfetchall():
+            rest, room = float(pair["pause"] or 0), run.get_room(pair["target"])
+            waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"])))
+            if waits[-1] or not room:
+                continue
+            jobs, token_wait = self._take(run, pair, room)
+            waits[-1] = 0 if jobs else token_wait or max(float(pair["wait"] or 0), 1)
+            run.claimed += jobs
         return min(waits, default=None)
 
     @api.model
@@ -269,7 +272,7 @@ class BjApiDispatcher(models.AbstractModel):
             lease=LEASE + (pair["patience"] if delivery_id else 0),  # a single one is not renewed
         )
         self.env.cr.execute(claim)
-        jobs = [run.add(row) for row in sorted(self.env.cr.dictfetchall(), key=lambda row: row["id"])]
+        jobs = [run.read(row) for row in sorted(self.env.cr.dictfetchall(), key=lambda row: row["id"])]
         if jobs and is_probe:
             self.env.cr.execute(
                 SQL(
@@ -292,7 +295,7 @@ class BjApiDispatcher(models.AbstractModel):
                 *(target, NOW),
             )
         )
-        return self.env.cr.rowcount and not run.lanes.get_load(target)
+        return self.env.cr.rowcount and not run.get_load(target)
 
     @api.model
     def _rest(self, target, seconds, failures):
@@ -345,17 +348,14 @@ class BjApiDispatcher(models.AbstractModel):
     @api.model
     def _renew(self, run):
         """Keep what we claimed, as long as we live."""
-        if not run.is_renewal_due():
-            return
-        with bookkeeping(self.env) as env:
-            env.cr.execute(
-                SQL(
-                    "UPDATE bj_api_delivery SET next_attempt = %s + interval '1s' * %s"
-                    " WHERE id = ANY(%s) AND claim = %s AND state = 'sending' RETURNING id",
-                    *(NOW, LEASE, list(run.jobs), run.claim),
-                )
+        self.env.cr.execute(
+            SQL(
+                "UPDATE bj_api_delivery SET next_attempt = %s + interval '1s' * %s"
+                " WHERE id = ANY(%s) AND claim = %s AND state = 'sending' RETURNING id",
+                *(NOW, LEASE, list(run.jobs), run.claim),
             )
-            run.renew({row[0] for row in env.cr.fetchall()})
+        )
+        run.renew({row[0] for row in self.env.cr.fetchall()})
 
     @api.model
     def _release(self, run, jobs):
@@ -393,15 +393,17 @@ class BjApiDispatcher(models.AbstractModel):
 
     @api.model
     def _insist(self, work):
-        """Do bookkeeping; once more if the database is gone for a moment: what was sent must not be sent again.
+        """Do bookkeeping; again if the database is gone for a moment: what was sent must not be sent again.
 
         :param work: called with this room on a short transaction
+        :raises psycopg2.Error: if the database does not come back before our claims are those of others
         """
-        for pause in (1, 5):
+        for pause in PAUSES:
             try:
                 with bookkeeping(self.env) as env:
                     return work(self.with_env(env))
-            except psycopg2.Error:
+            except GONE:
+                _logger.info("The database is gone; once more in %s s", pause, exc_info=True)
                 time.sleep(pause)
         with bookkeeping(self.env) as env:
             return work(self.with_env(env))
@@ -586,8 +588,9 @@ class BjApiDispatcher(models.AbstractModel):
     def _note_progress(self, run, done):
         """Tell Odoo once that this run does something: one killed three times with nothing done is put off."""
         if not run.is_useful and self.env.context.get("cron_id"):
-            self.env["ir.cron"]._commit_progress(len(done), remaining=0)
             run.is_useful = True
+            with suppress(*GONE):  # then it is told at the end, when nothing is on the way any more
+                self.env["ir.cron"]._commit_progress(len(done), remaining=0)
 
     @api.model
     def _plan_next(self, wait):
@@ -601,18 +604,20 @@ class BjApiDispatcher(models.AbstractModel):
         cron = self.env["ir.cron"].browse(self.env.context.get("cron_id"))
         if not cron:
             return
+        if wait is not None:
+            with bookkeeping(self.env) as env:  # whatever became of our own transaction
+                self.with_env(env)._trigger_in(cron.id, int(wait) + 1)
+            if wait < 60:
+                ring(self.env.cr.dbname, int(wait) + 1.1, cron._notifydb)
         cron._commit_progress(remaining=0)
-        if wait is None:
-            return
-        at = fields.Datetime.now() + timedelta(seconds=int(wait) + 1)
-        triggers = self.env["ir.cron.trigger"].sudo()
-        # what started this run is still there for us, and gone when it ends
-        to_come = Domain("cron_id", "=", cron.id) & Domain("call_at", ">", fields.Datetime.now())
-        if not triggers.search_count(to_come & Domain("call_at", "<=", at), limit=1):
-            cron._trigger(at)
-        self.env.cr.commit()
-        if wait < 60:
-            ring(self.env.cr.dbname, int(wait) + 1.1, cron._notifydb)
+
+    @api.model
+    def _trigger_in(self, cron_id, seconds):
+        at = fields.Datetime.now() + timedelta(seconds=seconds)
+        # what started this run is still there, and gone when it ends
+        to_come = Domain("cron_id", "=", cron_id) & Domain("call_at", ">", fields.Datetime.now())
+        if not self.env["ir.cron.trigger"].search_count(to_come & Domain("call_at", "<=", at), limit=1):
+            self.env["ir.cron"].browse(cron_id)._trigger(at)
 
 
 @dataclass(slots=True)
@@ -631,7 +636,7 @@ class _Run:
     """What one run of the dispatcher has in hand. No environment: it outlives the transactions."""
 
     def __init__(self, client, width):
-        self.claim, self.jobs = uuid4().hex, {}
+        self.claim, self.claimed, self.jobs = uuid4().hex, [], {}
         self.width = max(width, 1)
         self.lanes = Lanes(lambda job: _attempt(client, job), self.width)
         self.start, self.renewal = time.monotonic(), time.monotonic() + LEASE / 3
@@ -649,17 +654,28 @@ class _Run:
         self._late = busy if self._late is None else self._late & busy
         return bool(self._late) and elapsed < self.limit / 2
 
+    def get_load(self, target):
+        """Return how many deliveries of a target are at hand."""
+        return self.lanes.get_load(target) + sum(job.target == target for job in self.claimed)
+
     def get_room(self, target):
         """Return how many deliveries of a target may be claimed now: none as long as enough are at hand."""
-        load, most = self.lanes.get_load(target), self.width * AT_HAND
+        load, most = self.get_load(target), self.width * AT_HAND
         return 0 if load > most / 2 or (self._late and target in self._late) else most - load
 
     def get_seconds_left(self):
         """Return how long an attempt may take at most, for it to end before Odoo ends this process."""
         return max(self.limit - (time.monotonic() - self.start) - 15, 1)
 
-    def add(self, row):
-        """Take a claimed row in hand."""
+    def send_claimed(self):
+        """Have sent what was claimed."""
+        for job in self.claimed:
+            self.jobs[job.id] = job
+            self.lanes.put(job)
+        self.claimed = []
+
+    def read(self, row):
+        """Return the job that a claimed row is."""
         body = row["body"] and base64.b64decode(bytes(row["body"]))
         request = PreparedRequest(
             row["method"],
@@ -671,7 +687,7 @@ class _Run:
             row["content_type"] or "",
         )
         lease = time.monotonic() + LEASE - 10
-        job = Job(
+        return Job(
             row["id"],
             row["target"],
             row["config_id"],
@@ -683,8 +699,6 @@ class _Run:
             request,
             lease,
         )
-        self.jobs[job.id] = job
-        return job
 
     def is_renewal_due(self):
         return time.monotonic() > self.renewal

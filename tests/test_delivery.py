@@ -12,7 +12,7 @@ from odoo.tests import new_test_user, tagged
 from odoo.tools import mute_logger
 
 from ..models import bj_api_dispatcher
-from ..models.bj_api_dispatcher import _Run
+from ..models.bj_api_dispatcher import LEASE, _Run
 from ..tools import backoff
 from ..tools.lanes import ring
 from .common_outbound import OutboundCase
@@ -389,6 +389,10 @@ class TestDispatch(DeliveryCase):
     def make_run(self):
         return _Run(self.env["bj.api.sync.client"], 10)
 
+    def claim(self, run):
+        self.env["bj.api.dispatcher"]._claim(run)
+        run.send_claimed()
+
     def finish(self, run):
         """Wait for what a run has on the way, and note it."""
         while run.lanes.load:
@@ -400,7 +404,7 @@ class TestDispatch(DeliveryCase):
         delivery, run = self.enqueue(), self.make_run()
         self.receiver.on("/partners", delay=0.3)
         for _time in range(2):
-            self.env["bj.api.dispatcher"]._claim(run)
+            self.claim(run)
             self.pass_time(61)
         self.assertEqual((run.lanes.load, delivery.attempt_count), (1, 1))
         self.finish(run)
@@ -411,7 +415,7 @@ class TestDispatch(DeliveryCase):
         other = self.make_config(name="Other")
         kept, deleted, _gone = self.enqueue(), self.enqueue(self.partners[1]), self.enqueue(config=other)
         run = self.make_run()
-        self.env["bj.api.dispatcher"]._claim(run)
+        self.claim(run)
         deleted.unlink()
         other.unlink()
         self.finish(run)
@@ -428,10 +432,23 @@ class TestDispatch(DeliveryCase):
 
         self.patch(bj_api_dispatcher.time, "sleep", pauses.append)
         self.assertEqual(self.env["bj.api.dispatcher"]._insist(work)._name, "bj.api.dispatcher")
-        self.assertEqual(pauses, [1, 5])
+        self.assertEqual(pauses, [0.5, 1])
         with self.assertRaises(OperationalError):
-            failures[:] = [OperationalError] * 3
+            failures[:] = [OperationalError] * 7
             self.env["bj.api.dispatcher"]._insist(work)
+        self.assertLess(sum(pauses[2:]), LEASE - 10, "what is not noted by then may be sent by others")
+
+    def test_claim_that_is_not_committed(self):
+        """Nothing is sent before its claim is: others would send it, too."""
+        run = self.make_run()
+        delivery = self.enqueue()
+        with self.assertRaises(OperationalError), self.env.cr.savepoint():
+            self.env["bj.api.dispatcher"]._claim(run)
+            raise OperationalError
+        self.assertFalse(run.lanes.load)
+        self.claim(run)
+        self.finish(run)
+        self.assertEqual((delivery.state, len(self.receiver.requests)), ("sent", 1))
 
     def run_cron(self):
         cron = self.env.ref("bj_api_sync.cron_dispatch")
