@@ -30,7 +30,7 @@ from odoo.exceptions import AccessDenied
 from odoo.http import Dispatcher, Response
 
 from ..exceptions import REFUSALS
-from ..tools import bookkeeping, codec, xml
+from ..tools import codec, xml
 from ..tools.edge import get_cors_headers, get_preflight_headers
 from ..tools.plan import Answer, Operation
 
@@ -159,12 +159,11 @@ class BjApiSyncDispatcher(Dispatcher):
         """
         env, config_id, key = self.request.env, self.endpoint.config_id, self.idempotency_key
         identifiers = env["bj.api.sync.inbound"]._get_identifiers(self.endpoint, self.operation)
-        stored = key and env["bj.api.idempotency.key"]._begin(config_id, key, self.fingerprint)
+        stored = env["bj.api.idempotency.key"]._begin(config_id, key, key and self.fingerprint, identifiers)
         if stored:
             status, headers, body = stored
             headers["Idempotent-Replayed"] = "true"
             return self._make_response(status, body.encode(), headers), Answer(status, {})
-        bookkeeping.lock_identifiers(env.cr, identifiers)
         if self.message and not env["bj.api.sync.message"]._claim(config_id, self.message):
             raise Conflict(env._("This message was received before."))
         self.key_begun = key

@@ -37,18 +37,22 @@ class BjApiIdempotencyKey(models.Model):
     _key_uniq = models.UniqueIndex("(config_id, user_id, key)")
 
     @api.model
-    def _begin(self, config_id, key, fingerprint):
-        """Claim a key for the current transaction, or find the answer it has.
+    def _begin(self, config_id, key, fingerprint, identifiers):
+        """Claim a key and records for the current transaction, or find the answer the key has.
 
         :param int config_id: the configuration
-        :param str key: what the caller gave
+        :param str key: what the caller gave, empty if nothing
         :param str fingerprint: from :meth:`_get_fingerprint`
+        :param identifiers: see :func:`bookkeeping.lock`
         :return: status, headers and body of the stored answer, None if there is none yet
         :rtype: tuple[int, dict, str] | None
         :raises KeyInUse: if a request with the key is still running
         :raises KeyReused: if the key belongs to another request
         """
-        if not bookkeeping.try_lock(self.env.cr, config_id, self.env.uid, key):
+        if not key:
+            bookkeeping.lock(self.env.cr, identifiers)
+            return None
+        if not bookkeeping.lock(self.env.cr, identifiers, config_id, self.env.uid, key):
             raise KeyInUse(self.env._("A request with this Idempotency-Key is still running."))
         rows = self.env.execute_query(
             SQL(

@@ -1,9 +1,16 @@
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
 
-from odoo.tests import BaseCase, tagged
+import psycopg2
 
+from odoo.modules import module
+from odoo.sql_db import db_connect
+from odoo.tests import BaseCase, TransactionCase, tagged
+from odoo.tools import mute_logger
+
+from ..tools import bookkeeping
 from .common_server import OdooServer, database_copy, needs_template
 
 
@@ -104,3 +111,58 @@ class TestConcurrency(BaseCase):
                 return
             time.sleep(0.1)
         self.fail("no log after three seconds")
+
+
+@tagged("-at_install", "post_install")
+class TestLocks(TransactionCase):
+    """Locks on connections of their own."""
+
+    NAME = ("res.partner", "ref", "LOCKED")
+
+    def setUp(self):
+        super().setUp()
+        self.enterContext(patch.object(module, "current_test", None))  # as in earnest
+        self.one, self.other = (self.enterContext(db_connect(self.env.cr.dbname).cursor()) for _ in range(2))
+
+    def count_locks(self):
+        self.other.rollback()
+        self.other.execute(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s",
+            [self.one.connection.get_backend_pid()],
+        )
+        return self.other.fetchone()[0]
+
+    def test_one_for_each_bucket_and_gone_with_the_transaction(self):
+        for end in (self.one.commit, self.one.rollback):
+            self.assertTrue(bookkeeping.lock(self.one, [self.NAME, self.NAME, ("res.partner", "ref", 7)], "key"))
+            self.assertEqual(self.count_locks(), 3)
+            end()
+            self.assertEqual(self.count_locks(), 0)
+        self.assertTrue(bookkeeping.lock(self.one, []))
+        self.assertEqual(self.count_locks(), 0)
+
+    def test_what_comes_behind_is_seen(self):
+        """The transaction begins after the wait, not with it."""
+        self.one.execute("SELECT pg_current_snapshot()")  # it has begun
+        self.other.execute("SELECT pg_current_xact_id()")
+        [[number]] = self.other.fetchall()
+        self.other.commit()
+        bookkeeping.lock(self.one, [self.NAME])
+        self.one.execute("SELECT pg_visible_in_snapshot(%s::text::xid8, pg_current_snapshot())", [number])
+        self.assertTrue(self.one.fetchone()[0])
+        self.one.execute("SHOW transaction_isolation")
+        self.assertEqual(self.one.fetchone()[0], "repeatable read")
+
+    def test_key_that_somebody_has(self):
+        bookkeeping.lock(self.other, [], "key")
+        self.assertFalse(bookkeeping.lock(self.one, [self.NAME], "key"))
+        self.assertEqual(self.count_locks(), 0)  # has ended the other's transaction, too
+        self.assertTrue(bookkeeping.lock(self.one, [self.NAME], "key"))
+
+    def test_failed_wait_leaves_no_lock(self):
+        bookkeeping.lock(self.other, [self.NAME])
+        self.one.execute("SET lock_timeout = '50ms'")
+        self.one.commit()
+        with self.assertRaises(psycopg2.errors.LockNotAvailable), mute_logger("odoo.sql_db"):
+            bookkeeping.lock(self.one, [("res.partner", "ref", 7), self.NAME], "key")
+        self.assertEqual(self.count_locks(), 0)

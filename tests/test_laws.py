@@ -11,7 +11,6 @@ ROOMS = ("controllers", "models", "tools", "wizard")
 #: who may commit, and why
 COMMITTERS = {
     "controllers/dispatcher.py": "the log of a failed request survives the rollback of the request",
-    "models/bj_api_dispatcher.py": "each attempt of a delivery counts by itself, and tells whoever waits for it",
 }
 #: who may send, and why: all else goes through the client
 SENDERS = {

@@ -1,36 +1,59 @@
-"""Locks that outlive a rollback, and so come before what a transaction sees.
+"""Locks of a transaction that come before what it sees.
 
 Odoo's cursors are REPEATABLE READ: what others committed since a transaction began is invisible to it. Who waits for a
-lock inside of the transaction sees, once it has the lock, what was there before the wait. So the locks are taken for
-the session, the transaction begins anew behind them, and they are given back when it ends, whichever way.
+lock inside of the transaction sees, once it has the lock, what was there before the wait. So one transaction waits, with
+locks that outlive it; the next one begins behind them, takes them for itself, which waits for nobody, and is rid of them
+when it ends, whichever way. All of that is one round trip.
+
+Source: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 """
 
-import functools
 import zlib
+
+import psycopg2
 
 from odoo.modules import module
 
 #: how many locks the identifiers of one field share: a transaction never holds more of them, however many
 #: records it writes (PostgreSQL has room for 64 locks per connection)
 BUCKETS = 256
+LOCK = """
+    SELECT pg_advisory_lock(number) FROM unnest(%(numbers)s::bigint[]) AS number;
+    ROLLBACK;
+    BEGIN ISOLATION LEVEL REPEATABLE READ;
+    SELECT pg_advisory_xact_lock(number) FROM unnest(%(numbers)s::bigint[] || %(taken)s::bigint[]) AS number;
+    SELECT pg_advisory_unlock(number) FROM unnest(%(numbers)s::bigint[] || %(taken)s::bigint[]) AS number
+"""
 
 
-def try_lock(cr, *names):
-    """Take a lock until the end of the transaction, unless somebody has it.
+def lock(cr, identifiers, *names):
+    """Wait for everybody else who writes records of the same identifiers, until the end of the transaction.
 
     :param cr: a cursor that has written nothing yet; its transaction begins anew
-    :param names: what is locked
-    :return: whether it was taken
+    :param identifiers: what tells the records apart: model, field and value of each
+    :type identifiers: Iterable[tuple]
+    :param names: what is locked besides, unless somebody has it
+    :return: whether that was free; else nothing is locked
     :rtype: bool
     """
     if module.current_test:  # there is but one connection, which never ends its transaction
         return True
-    number = _number(names)
-    _end(cr)
-    [[taken]] = _outside(cr.connection, "SELECT pg_try_advisory_lock(%s)", number)
-    if taken:
-        _unlock_at_end(cr, [number])
-    return taken
+    places = {
+        (model, field, zlib.crc32(str(value).encode("utf-8", "replace")) % BUCKETS)
+        for model, field, value in identifiers
+    }
+    numbers, taken = sorted(map(_number, places)), [_number(names)] if names else []
+    try:
+        if taken and not _ask(cr, "SELECT pg_try_advisory_lock(%s)", taken):
+            return False
+        if numbers or taken:  # in one order for everybody, so that nobody waits for each other
+            cr.clear()
+            cr.execute(LOCK, {"numbers": numbers, "taken": taken})
+    except psycopg2.Error:
+        cr.connection.rollback()
+        cr.execute("SELECT pg_advisory_unlock_all()")
+        raise
+    return True
 
 
 def try_hold(cr, *names):
@@ -41,54 +64,12 @@ def try_hold(cr, *names):
     :return: whether it was taken
     :rtype: bool
     """
-    cr.execute("SELECT pg_try_advisory_xact_lock(%s)", [_number(names)])
+    return _ask(cr, "SELECT pg_try_advisory_xact_lock(%s)", [_number(names)])
+
+
+def _ask(cr, query, parameters):
+    cr.execute(query, parameters)
     return cr.fetchone()[0]
-
-
-def lock_identifiers(cr, identifiers):
-    """Wait for everybody else who writes records of the same identifiers, until the end of the transaction.
-
-    :param cr: a cursor that has written nothing yet; its transaction begins anew
-    :param identifiers: what tells the records apart: model, field and value of each
-    :type identifiers: Iterable[tuple]
-    """
-    places = {
-        (model, field, zlib.crc32(str(value).encode("utf-8", "replace")) % BUCKETS)
-        for model, field, value in identifiers
-    }
-    numbers = sorted(map(_number, places))
-    if numbers and not module.current_test:  # in one order for everybody, so that nobody waits for each other
-        _end(cr)
-        _outside(cr.connection, "SELECT pg_advisory_lock(number) FROM unnest(%s) AS number", numbers)
-        _unlock_at_end(cr, numbers)
-
-
-def _end(cr):
-    """End the transaction: the next query begins one that sees what those who had the locks left."""
-    cr.clear()
-    cr.connection.rollback()  # past the cursor's hooks, which may hold earlier locks
-
-
-def _unlock_at_end(cr, numbers):
-    unlock = functools.partial(_unlock, cr.connection, numbers)
-    cr.postcommit.add(unlock)
-    cr.postrollback.add(unlock)
-
-
-def _unlock(connection, numbers):
-    if not connection.closed:  # else the locks are gone with it
-        _outside(connection, "SELECT pg_advisory_unlock(number) FROM unnest(%s) AS number", numbers)
-
-
-def _outside(connection, query, parameter):
-    """Run a query in no transaction, as there is none now."""
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cr:
-            cr.execute(query, [parameter])
-            return cr.fetchall()
-    finally:
-        connection.autocommit = False
 
 
 def _number(names):
