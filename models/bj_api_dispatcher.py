@@ -468,7 +468,8 @@ class BjApiDispatcher(models.AbstractModel):
         if results:
             self._update_states(run, results)
             outbound = self.env["bj.api.sync.outbound"]
-            configs = self.env["bj.api.sync.config"]
+            configs = self.env["bj.api.sync.config"].browse({result.job.config_id for result in results})
+            configs.fetch(("name", "company_id", "authorization_type", "request_url"))  # not all there is of them
             self.env["bj.api.log"]._write_batch(
                 [
                     (
@@ -495,27 +496,21 @@ class BjApiDispatcher(models.AbstractModel):
 
     @api.model
     def _update_states(self, run, results):
-        rows = SQL(", ").join(
-            SQL(
-                "(%s, %s, %s, %s, %s)",
-                result.job.id,
-                result.state,
-                result.exchange.status_code,
-                result.error or None,
-                result.delay,
-            )
+        rows = (
+            (result.job.id, result.state, result.exchange.status_code, result.error or None, result.delay)
             for result in results
         )
+        table = "unnest(%s::int[], %s::text[], %s::int[], %s::text[], %s::float8[])"
         self.env.cr.execute(
             SQL(
                 """UPDATE bj_api_delivery AS d
                       SET state = v.state, last_code = v.code, last_error = v.error, claim = NULL,
                           next_attempt = CASE v.state WHEN 'failed' THEN %(now)s + interval '1s' * v.delay END,
                           done_date = CASE v.state WHEN 'failed' THEN NULL ELSE %(now)s END
-                     FROM (VALUES %(rows)s) AS v (id, state, code, error, delay)
+                     FROM %(rows)s AS v (id, state, code, error, delay)
                     WHERE d.id = v.id AND d.claim = %(claim)s AND d.state = 'sending'""",
                 now=NOW,
-                rows=rows,
+                rows=SQL(table, *map(list, zip(*rows, strict=True))),
                 claim=run.claim,
             )
         )
@@ -523,14 +518,14 @@ class BjApiDispatcher(models.AbstractModel):
     @api.model
     def _insert_attempts(self, rows):
         if rows:
-            values = SQL(", ").join(SQL("(%s, %s, %s, %s)", *row[:3], row[3] or None) for row in rows)
+            table = "unnest(%s::int[], %s::int[], %s::float8[], %s::text[])"
             self.env.cr.execute(
                 SQL(
                     """INSERT INTO bj_api_delivery_attempt (create_date, delivery_id, code, duration, error)
-                       SELECT %s, d.id, v.code, v.duration, v.error
-                         FROM (VALUES %s) AS v (id, code, duration, error)
+                       SELECT %s, d.id, v.code, v.duration, nullif(v.error, '')
+                         FROM %s AS v (id, code, duration, error)
                          JOIN bj_api_delivery AS d ON d.id = v.id""",  # some may have been deleted
-                    *(NOW, values),
+                    *(NOW, SQL(table, *map(list, zip(*rows, strict=True)))),
                 )
             )
 

@@ -220,19 +220,13 @@ class BjApiLog(models.Model):
 
         :param list[tuple] batch: values, policy and secrets as of :meth:`_record`
         """
-        logs, known, configs = self.sudo(), {}, {}
-        rows = []
+        logs, configs, rows = self.sudo(), {}, []
         for values, log_policy, secrets in batch:
             config_id = values.get("config_id") or 0
             config = configs.get(config_id) or configs.setdefault(config_id, logs._get_config_data(config_id))
             if not logs._is_wanted(values, log_policy or config.log_policy):
                 continue
-            if not isinstance(values, Masked):
-                if secrets is None and config_id not in known:  # decrypted once for all of a configuration
-                    known[config_id] = logs._get_literals(config_id)
-                secrets = known[config_id] if secrets is None else secrets  # noqa: PLW2901
-                values = logs._prepare_values(values, secrets, config)  # noqa: PLW2901
-            rows.append(values)
+            rows.append(values if isinstance(values, Masked) else logs._prepare_values(values, secrets, config))
         for field in logs._fields.values():
             if rows and field.store and field.type == "many2one":
                 logs._drop_gone(field, rows)
@@ -248,8 +242,16 @@ class BjApiLog(models.Model):
         if not rows:
             return self.browse()
         names = tuple(dict.fromkeys(name for row in rows for name in row))
-        stored = [self._fields[name] for name in names]
-        tuples = (tuple(field.convert_to_column_insert(row.get(field.name), self) for field in stored) for row in rows)
+        stored = [(name, self._fields[name]) for name in names]
+        tuples = (
+            tuple(
+                row.get(name) or None  # which these are fit for
+                if field.type in ("char", "text", "many2one")
+                else field.convert_to_column_insert(row.get(name), self)
+                for name, field in stored
+            )
+            for row in rows
+        )
         self.env.cr.execute(SQL("%s VALUES %s RETURNING id", _insert_into(self._table, names), SQL(", ").join(tuples)))
         return self.browse(row[0] for row in self.env.cr.fetchall())
 
@@ -275,7 +277,7 @@ class BjApiLog(models.Model):
         """
         values = Masked(values)
         config = config or self._get_config_data(values.get("config_id") or 0)
-        secrets = self._get_literals(values.get("config_id") or 0) if secrets is None else redact.literals(secrets)
+        secrets = _read_literals(config.secrets) if secrets is None else redact.literals(secrets)
         if further := redact.literals(values.pop("further_secrets", ())):
             secrets = redact.Literals(sorted({*secrets, *further}, key=len, reverse=True))
         limit = self._get_number(BODY_LIMIT, redact.LIMIT)
@@ -291,22 +293,13 @@ class BjApiLog(models.Model):
                 values[f"{part}_headers"] = redact.body(headers, secrets=secrets, limit=limit)
             if values.get(f"{part}_body"):
                 values[f"{part}_body"] = redact.body(values[f"{part}_body"], content_type, secrets, limit)
-        for fname in ("name", "url", "error_message", "trace_id", "remote_address", "method"):
+        for fname in ("name", "url", "error_message", "trace_id"):
             if values.get(fname):
                 values[fname] = redact.url(str(values[fname]), secrets)
         values.setdefault("create_date", fields.Datetime.now())
         values.setdefault("user_id", self.env.uid)
         values.setdefault("company_id", config.company_id or self.env.company.id)
         return values
-
-    @api.model
-    def _get_literals(self, config_id):
-        """Return what is masked in the logs of a configuration.
-
-        :param int config_id: id of a configuration, or 0
-        :rtype: odoo.addons.bj_api_sync.tools.redact.Literals
-        """
-        return _read_literals(self._get_config_data(config_id).secrets)
 
     @api.model
     def _get_config_data(self, config_id):

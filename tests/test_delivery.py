@@ -1,20 +1,22 @@
 import threading
 import time
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from types import SimpleNamespace
 from unittest.mock import patch
 
 from psycopg2 import InterfaceError, OperationalError
 
 from odoo.exceptions import AccessError
 from odoo.fields import Command
-from odoo.tests import new_test_user, tagged
+from odoo.tests import BaseCase, new_test_user, tagged
 from odoo.tools import mute_logger
 
 from ..models import bj_api_dispatcher
 from ..models.bj_api_dispatcher import LEASE, _Run
 from ..tools import backoff
-from ..tools.lanes import ring
+from ..tools.lanes import Lanes, ring
 from .common_outbound import OutboundCase
 
 
@@ -549,3 +551,48 @@ class TestDispatch(DeliveryCase):
         self.env["bj.api.delivery"]._gc_deliveries()
         self.assertFalse(sent.exists())
         self.assertEqual(self.env["bj.api.delivery"].search([]).state, "dead")
+
+
+class TestLanes(BaseCase):
+    """Threads: few where answers come at once, so many as are allowed where they take long."""
+
+    def work_off(self, seconds, targets=("one",), count=40, width=8):
+        """Do jobs that take so long; return the most that were done at the same time, by target."""
+        running, most, lock = Counter(), Counter(), threading.Lock()
+
+        def work(job):
+            with lock:
+                running[job.target] += 1
+                most[job.target] = max(most[job.target], running[job.target])
+            time.sleep(seconds[job.target])
+            with lock:
+                running[job.target] -= 1
+            return job.number
+
+        lanes, done = Lanes(work, width), []
+        for number in range(count):
+            for target in targets:
+                lanes.put(SimpleNamespace(target=target, number=number, lease=time.monotonic() + 60))
+        while lanes.load:
+            done += lanes.take(5)
+        lanes.close()
+        self.assertEqual(Counter(job.target for job, _result in done), dict.fromkeys(targets, count))
+        self.assertTrue(all(job.number == result for job, result in done))
+        return most
+
+    def test_slow_answers_are_waited_for_side_by_side(self):
+        self.assertEqual(self.work_off({"one": 0.03}), {"one": 8})
+
+    def test_quick_answers_are_not(self):
+        self.assertLess(self.work_off({"one": 0}, count=200)["one"], 4)
+
+    def test_slow_beside_quick(self):
+        most = self.work_off({"quick": 0.001, "slow": 0.05}, ("quick", "slow"), 30)
+        self.assertEqual(most["slow"], 8)
+
+    def test_what_begins_too_late_is_not_begun(self):
+        lanes = Lanes(lambda job: "sent", 2)
+        lanes.put(SimpleNamespace(target="one", lease=time.monotonic() - 1))
+        self.assertEqual([result for _job, result in lanes.take(5)], [None])
+        self.assertEqual(lanes.take(0.05), [])
+        lanes.close()

@@ -1,9 +1,9 @@
 """Locks of a transaction that come before what it sees.
 
 Odoo's cursors are REPEATABLE READ: what others committed since a transaction began is invisible to it. Who waits for a
-lock inside of the transaction sees, once it has the lock, what was there before the wait. So one transaction waits, with
-locks that outlive it; the next one begins behind them, takes them for itself, which waits for nobody, and is rid of them
-when it ends, whichever way. All of that is one round trip.
+lock inside of the transaction sees, once it has the lock, what was there before the wait. So one transaction waits,
+with locks that outlive it; the next one begins behind them, takes them for itself, which waits for nobody, and is rid
+of them when it ends, whichever way. All of that is one round trip.
 
 Source: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 """

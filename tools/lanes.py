@@ -12,6 +12,9 @@ import time
 IDLE = 2
 #: seconds that jobs which are done wait for others
 LINGER = 0.02
+#: seconds of a job after which another thread may begin the next: Python runs one thread at a time, so where answers
+#: come at once more of them only get in each other's way
+QUICK = 0.005
 
 
 class _Lane:
@@ -19,6 +22,7 @@ class _Lane:
 
     def __init__(self):
         self.waiting, self.threads, self.load = queue.SimpleQueue(), 0, 0
+        self.begun = float("inf")  # when a thread last took a job
 
 
 class Lanes:
@@ -35,6 +39,7 @@ class Lanes:
         self._work, self._width = work, width
         self._lanes, self._done, self._lock = {}, queue.SimpleQueue(), threading.Lock()
         self.load = 0
+        self._idle = float("inf")  # since when whoever takes the jobs does nothing but wait
 
     def put(self, job):
         """Have a job done."""
@@ -42,11 +47,8 @@ class Lanes:
         lane.load += 1
         self.load += 1
         lane.waiting.put(job)
-        with self._lock:
-            if lane.threads < min(self._width, lane.load):
-                lane.threads += 1
-                name = f"bj_api_sync.lane {job.target}"
-                threading.Thread(target=self._run, args=(lane,), name=name, daemon=True).start()
+        if not lane.threads:
+            self._grow(lane)
 
     def get_load(self, target):
         """Return how many jobs of a target wait or are being done."""
@@ -85,16 +87,34 @@ class Lanes:
         :return: jobs with what the work returned, None where the job began too late; empty after the timeout
         :rtype: list[tuple]
         """
-        done = []
+        done, self._idle = [], time.monotonic()
+        end = self._idle + timeout
+        while not done and time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):
+                done.append(self._done.get(timeout=LINGER))
+            for lane in self._lanes.values():
+                self._grow_if_slow(lane, lane.begun)
+        end = time.monotonic() + LINGER
         with contextlib.suppress(queue.Empty):
-            done.append(self._done.get(timeout=timeout))
-            end = time.monotonic() + LINGER
-            while len(done) < min(self.load, 500):
+            while done and len(done) < min(self.load, 500):
                 done.append(self._done.get(timeout=max(end - time.monotonic(), 0)))
+        self._idle = float("inf")
         for job, _result in done:
             self._lanes[job.target].load -= 1
         self.load -= len(done)
         return done
+
+    def _grow_if_slow(self, lane, start):
+        """Let another thread help with a job that takes long, though nothing else of ours is at work."""
+        if time.monotonic() - max(start, self._idle) > QUICK and not lane.waiting.empty():
+            self._grow(lane)
+
+    def _grow(self, lane):
+        """Let one thread more work for a target, if there is work for it."""
+        with self._lock:
+            if lane.threads < min(self._width, lane.load):
+                lane.threads += 1
+                threading.Thread(target=self._run, args=(lane,), name="bj_api_sync.lane", daemon=True).start()
 
     def _run(self, lane):
         while True:
@@ -108,7 +128,9 @@ class Lanes:
                 continue
             if job is None:  # closed
                 return
-            self._done.put((job, self._work(job) if time.monotonic() < job.lease else None))
+            start = lane.begun = time.monotonic()
+            self._done.put((job, self._work(job) if start < job.lease else None))
+            self._grow_if_slow(lane, start)
 
 
 #: name -> the timer that is to ring next

@@ -8,6 +8,7 @@ its rest never looked at.
 
 import base64
 import codecs
+import functools
 import html
 import json
 import re
@@ -26,7 +27,7 @@ _FOLD = bytes(range(256)).lower()
 _FOLDED_PARTS = tuple(part.replace(" ", "").encode() for part in PARTS + COMPOUNDS)
 #: fewer words to look for, of which each part has one
 _HINTS = (b"pass", b"pwd", b"secret", b"token", b"authoriz", b"credential", b"cookie", b"key", b"session")
-_PARTS_BY_HINT = {hint: [part for part in _FOLDED_PARTS if hint in part] for hint in _HINTS}
+_PARTS_BY_HINT = tuple((hint, tuple(part for part in _FOLDED_PARTS if hint in part)) for hint in _HINTS)
 _PART = re.compile("|".join((*PARTS, *COMPOUNDS)).replace(" ", "[-_. ]?").replace("ret", "ret(?!ar)").encode())
 _HEADER = re.compile(_PART.pattern.decode() + "|^auth$|[-_]auth$")
 _SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token)(?= )", re.I)
@@ -106,10 +107,16 @@ def headers(mapping, secret_names=(), secrets=()):
 
 
 def _header(name, value, names):
-    if name not in names and not _HEADER.search(name):
+    if name not in names and not _tells(name):
         return value
     scheme = _SCHEME.match(value)
     return f"{scheme[0]} {MASK}" if scheme else MASK
+
+
+@functools.lru_cache(maxsize=512)
+def _tells(name):
+    """Tell whether a header's name tells that its value is a secret."""
+    return bool(_HEADER.search(name))
 
 
 def url(text, secrets=()):
@@ -188,8 +195,9 @@ def _mask(data, secrets):
     if b"@" in data and (b"//" in data or b"/\\/" in data):
         data = _USERINFO.sub(rb"\1" + _MASK + b"@", data)
     folded = data.translate(_FOLD, b"-_. ")
-    if any(hint in folded and any(part in folded for part in parts) for hint, parts in _PARTS_BY_HINT.items()):
-        data = _mask_named(data)
+    for hint, parts in _PARTS_BY_HINT:
+        if hint in folded and any(part in folded for part in parts):
+            return _mask_named(data)
     return data
 
 

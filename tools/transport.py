@@ -5,6 +5,7 @@ Plain Python over urllib3: no model, no cursor, nothing that touches the databas
 looks host names up a second time after they were checked.
 """
 
+import functools
 import http.client
 import io
 import ipaddress
@@ -244,7 +245,7 @@ class _Connections:
 
     def get_manager(self, url):
         """Return the urllib3 manager for a URL; a name that a proxy will look up is checked too."""
-        parts = urllib3.util.parse_url(url)
+        parts = _parse_url(url)
         proxy = self._proxies.get(parts.scheme)
         if not proxy or proxy_bypass(parts.netloc):
             return self._direct
@@ -256,6 +257,8 @@ class _Connections:
         return proxy
 
 
+#: one URL is called again and again
+_parse_url = functools.lru_cache(maxsize=256)(urllib3.util.parse_url)
 _connections = {}
 _lock = threading.Lock()
 
@@ -312,6 +315,7 @@ def is_refused(address):
     return any(flags) or any(ip.version == network.version and ip in network for network in REFUSED_NETWORKS)
 
 
+@functools.lru_cache(maxsize=16)
 def parse_allowed_hosts(text):
     """Read the system parameter: hosts or ``host:port``, by commas; IPv6 with or without brackets."""
     return frozenset(re.sub(r"[\[\]]", "", host.lower()) for host in re.split(r"[,\s]+", text or "") if host)
@@ -400,7 +404,7 @@ def is_same_origin(url, other):
 
     :raises urllib3.exceptions.LocationParseError: for what is no URL
     """
-    old, new = urllib3.util.parse_url(url), urllib3.util.parse_url(other)
+    old, new = _parse_url(url), _parse_url(other)
     ports = (_get_port(old), _get_port(new))
     same = old.scheme == new.scheme and ports[0] == ports[1]
     return old.host == new.host and (same or ports == (80, 443))
