@@ -6,8 +6,8 @@ database  PostgreSQL itself is killed while two hosts with worker processes send
 queue     10,000 deliveries wait for a receiver that is down; then it is well
 jobs      the deliveries are jobs of OCA's queue_job, its runner's workers are killed, and the receiver is as above
 
-Two dispatchers work side by side in all but the last. Transactions are rolled back all the time, and the clock of
-retries is moved forward so that they come soon. In the end what arrived is counted against a ledger that a trigger of
+Two dispatchers work side by side in all but the last, with access tokens that expire (OAuth 2.0). Transactions are
+rolled back all the time, and the clock of retries is moved forward so that they come soon. In the end what arrived is counted against a ledger that a trigger of
 the database keeps of what was committed: none lost, no ghost, each record's order kept, repetitions only with the same
 id and before anything later of that record. PostgreSQL is a cluster of its own. Takes about four minutes.
 """
@@ -32,7 +32,7 @@ import psutil
 from _house import JOB_ENVIRONMENT, JOB_OPTIONS, ROOT, execute, house, install_queue_job, own_cluster, say
 
 sys.path.insert(0, str(ROOT.parent / "tests"))
-from receiver import Receiver
+from receiver import Receiver, Reply
 
 SETUP = """
 from odoo.fields import Command
@@ -40,8 +40,9 @@ env["ir.config_parameter"].set_param("bj_api_sync.allowed_hosts", "127.0.0.1")
 model = env["ir.model"]._get_id("res.partner")
 names = {"ref": "code", "name": "name"}
 config = env["bj.api.sync.config"].create({
-    "name": "Chaos", "request_type": "out", "authorization_type": "none", "model_id": model,
+    "name": "Chaos", "request_type": "out", "authorization_type": "oauth2", "model_id": model,
     "http_method_ids": [Command.set(env.ref("bj_api_sync.http_method_post").ids)],
+    "token_url": "TOKENS/token", "client_id": "chaos", "client_secret": "secret",
     "request_url": "URL/in", "read_timeout": 2, "user_id": env.ref("base.user_admin").id,
     "line_ids": [Command.create({
         "field_id": env["ir.model.fields"]._get("res.partner", name).id, "external_key": key,
@@ -115,10 +116,11 @@ class Client:
 class World:
     """A database that hosts send from, the external system, and who changes records."""
 
-    def __init__(self, place, receiver):
-        self.place, self.receiver = place, receiver
+    def __init__(self, place, receiver, authority):
+        self.place, self.receiver, self.authority = place, receiver, authority
         self.acknowledged = []  # what a caller was told is done
-        script = SETUP.replace("URL", receiver.url)
+        authority.on("/token", body=self.give_token)
+        script = SETUP.replace("URL", receiver.url).replace("TOKENS", authority.url)
         place.odoo("--no-http", command=["shell"], script=script)
         self.sql(LEDGER)
         self.has_jobs = bool(
@@ -128,6 +130,11 @@ class World:
 
     def sql(self, query, database=None):
         return execute(query, database or self.place.database)
+
+    def give_token(self, _request):
+        """Answer as a token server, whose tokens live 20 seconds (RFC 6749, section 5.1)."""
+        body = {"access_token": f"token-{time.monotonic()}", "token_type": "Bearer", "expires_in": 20}
+        return Reply(body=body, delay=random.choice((0, 0.5)))
 
     def change(self, client, partner, name):
         """Change a partner; whether it was done is told by the ledger if it is not told to the caller."""
@@ -321,6 +328,8 @@ def judge(world):
     disorder = [code for code, names in committed.items() if [name for name, _ in groupby(arrived[code])] != names]
     print(world.sql("SELECT state, count(*), max(attempt_count) FROM bj_api_delivery GROUP BY state"))
     print(f"\ncommitted {sum(map(len, committed.values()))}, arrived {len(keys)}, repeated with the same id {repeated}")
+    tokens = {request.headers.get("authorization") for request in world.receiver.requests}
+    print(f"access tokens asked for {len(world.authority.requests)}, sent {len(tokens)}")
     print(f"lost {len(lost)}, ghosts {len(ghosts)}, records out of order {len(disorder)}, forgotten {len(forgotten)}")
     for found in (lost, ghosts, disorder, forgotten):
         print(*found[:5], sep="\n", end="\n" if found else "")
@@ -352,11 +361,11 @@ def play(parts, arguments, **options):
     """Run parts on one database, and judge; return how many faults there are."""
     if not parts:
         return 0
-    with house("chaos", **options) as place, Receiver() as receiver:
+    with house("chaos", **options) as place, Receiver() as receiver, Receiver() as authority:
         if options:
             place.odoo("-i", "queue_job", "--stop-after-init", "--no-http")
             place.environment |= JOB_ENVIRONMENT
-        world = World(place, receiver)
+        world = World(place, receiver, authority)
         for part in parts:
             say(f"-- {part}")
             PARTS[part](world, arguments)

@@ -1,3 +1,4 @@
+import time
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
@@ -7,10 +8,12 @@ from odoo import SUPERUSER_ID, api
 from odoo.exceptions import AccessError, ValidationError
 from odoo.modules import module
 from odoo.modules.registry import DummyRLock, Registry
-from odoo.tests import new_test_user, tagged
+from odoo.tests import BaseCase, new_test_user, tagged
 
 from ..tools import oauth
 from ..tools.transport import Call, Exchange
+from .common_server import OdooServer, database_copy, needs_template
+from .receiver import Receiver, Reply
 from .test_delivery import DeliveryCase
 
 SECRET = "s/cr+t & more"
@@ -452,3 +455,68 @@ class TestTokenIsShared(OAuthCase):
         self.assertEqual(self.at_once(1, self.use), ["second"])
         self.assertEqual(self.at_once(3, drop), [True] * 3)
         self.assertEqual((self.at_once(1, self.use), len(self.asked())), (["second"], 1))
+
+
+@tagged("post_install", "-at_install")
+@needs_template
+class TestTokenOfServers(BaseCase):
+    """Two servers with several processes and threads each, one configuration, one token."""
+
+    def test_asked_once_and_renewed_once(self):
+        with database_copy("oauth") as database, Receiver() as receiver:
+            self.database, self.receiver, self.revoked = database, receiver, set()
+            receiver.on("/token", body=self.give)
+            receiver.on("/in", body=self.take)
+            with (
+                OdooServer(database, "--workers", "1", "--max-cron-threads", "2") as one,
+                OdooServer(database, "--max-cron-threads", "2") as other,
+            ):
+                self.configure(one)
+                self.push(one, other)
+                self.assertEqual(self.asked(), 1)
+                self.revoked.add("token-1")
+                self.push(one, other)
+                self.assertEqual(self.asked(), 2)
+                [[refused]] = one.sql("SELECT count(*) FROM bj_api_delivery_attempt WHERE code = 401")
+                self.assertGreater(refused, 0)
+                self.assertEqual(one.sql("SELECT DISTINCT state FROM bj_api_delivery"), [("sent",)])
+
+    def asked(self):
+        return sum(request.path == "/token" for request in self.receiver.requests)
+
+    def give(self, _request):
+        """Answer as the token server does."""
+        body = {"access_token": f"token-{self.asked()}", "token_type": "Bearer", "expires_in": 3600}
+        return Reply(body=body, delay=0.3)
+
+    def take(self, request):
+        """Answer as the API does."""
+        token = request.headers["authorization"].removeprefix("Bearer ")
+        return Reply(status=401 if token in self.revoked else 200, body={}, delay=0.02)
+
+    def configure(self, server):
+        server.rpc("ir.config_parameter", "set_param", "bj_api_sync.allowed_hosts", "127.0.0.1")
+        settings = server.rpc("res.config.settings", "create", [{"bj_api_sync_dispatchers": 3}])
+        server.rpc("res.config.settings", "execute", settings)
+        self.config_id = server.rpc("ir.model.data", "check_object_reference", "bj_api_sync", "demo_config_partner_out")[1]
+        values = {
+            "request_url": f"{self.receiver.url}/in",
+            "authorization_type": "oauth2",
+            "token_url": f"{self.receiver.url}/token",
+            "client_id": "odoo",
+            "client_secret": SECRET,
+        }
+        server.rpc("bj.api.sync.config", "write", [self.config_id], values)
+
+    def push(self, *servers):
+        """Queue 60 records on each server, and wait until all are sent."""
+        action = servers[0].rpc("ir.model.data", "check_object_reference", "bj_api_sync", "demo_action_push_partner")[1]
+        for server in servers:
+            ids = server.rpc("res.partner", "create", [{"name": "Partner", "ref": f"T{n}"} for n in range(60)])
+            context = {"active_model": "res.partner", "active_ids": ids, "active_id": ids[0]}
+            server.rpc("ir.actions.server", "run", [action], context=context)
+        query = "SELECT count(*) FROM bj_api_delivery WHERE state IN ('pending', 'failed', 'sending')"
+        deadline = time.monotonic() + 40
+        while (left := servers[0].sql(query)[0][0]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.assertFalse(left)
