@@ -498,7 +498,9 @@ class TestTokenOfServers(BaseCase):
         server.rpc("ir.config_parameter", "set_param", "bj_api_sync.allowed_hosts", "127.0.0.1")
         settings = server.rpc("res.config.settings", "create", [{"bj_api_sync_dispatchers": 3}])
         server.rpc("res.config.settings", "execute", settings)
-        self.config_id = server.rpc("ir.model.data", "check_object_reference", "bj_api_sync", "demo_config_partner_out")[1]
+        self.config_id = server.rpc(
+            "ir.model.data", "check_object_reference", "bj_api_sync", "demo_config_partner_out"
+        )[1]
         values = {
             "request_url": f"{self.receiver.url}/in",
             "authorization_type": "oauth2",
