@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import psycopg2
 from lxml import etree
+from psycopg2.errors import ForeignKeyViolation
 from psycopg2.extensions import ISOLATION_LEVEL_READ_COMMITTED
 
 from odoo import SUPERUSER_ID, api, fields, models
@@ -227,10 +228,16 @@ class BjApiLog(models.Model):
             if not logs._is_wanted(values, log_policy or config.log_policy):
                 continue
             rows.append(values if isinstance(values, Masked) else logs._prepare_values(values, secrets, config))
-        for field in logs._fields.values():
-            if rows and field.store and field.type == "many2one":
-                logs._drop_gone(field, rows)
-        logs._insert(rows)
+        if not rows:
+            return
+        try:
+            with self.env.cr.savepoint(flush=False):
+                logs._insert(rows)
+        except ForeignKeyViolation:  # seldom; asking for all of them before would take longer than to write them
+            for field in logs._fields.values():
+                if field.store and field.type == "many2one":
+                    logs._drop_gone(field, rows)
+            logs._insert(rows)
 
     @api.model
     def _insert(self, rows):
@@ -239,8 +246,6 @@ class BjApiLog(models.Model):
         :param list[Masked] rows: their values
         :return: the logs
         """
-        if not rows:
-            return self.browse()
         names = tuple(dict.fromkeys(name for row in rows for name in row))
         stored = [(name, self._fields[name]) for name in names]
         tuples = (
@@ -252,7 +257,8 @@ class BjApiLog(models.Model):
             )
             for row in rows
         )
-        self.env.cr.execute(SQL("%s VALUES %s RETURNING id", _insert_into(self._table, names), SQL(", ").join(tuples)))
+        query = SQL("%s VALUES %s RETURNING id", _insert_into(self._table, names), SQL(", ").join(tuples))
+        self.env.cr.execute(query, log_exceptions=False)
         return self.browse(row[0] for row in self.env.cr.fetchall())
 
     @api.model
