@@ -488,7 +488,7 @@ class BjApiDispatcher(models.AbstractModel):
         # in one order for everybody, so that nobody waits for each other
         for target, same in sorted(groupby(reached, key=lambda result: result.job.target)):
             if self._note_target(target, same) or any(result.exchange.outcome == "renew" for result in same):
-                late = late + run.lanes.withdraw(target)
+                late += run.lanes.withdraw(target)  # stays with the caller, should this be done once more
         for config_id, same in sorted(groupby(results, key=lambda result: result.job.config_id)):
             self._note_config(config_id, any(result.state == "sent" for result in same))
         if late:
