@@ -20,6 +20,8 @@
         "views/bj_api_log_views.xml",
         "views/bj_api_delivery_views.xml",
         "views/bj_api_link_views.xml",
+        "wizard/bj_api_sync_preview_views.xml",
+        "wizard/bj_api_sync_sample_views.xml",
         "wizard/bj_api_sync_trigger_views.xml",
         "views/res_config_settings_views.xml",
         "views/ir_actions_server_views.xml",

@@ -31,6 +31,7 @@ from odoo.http import Dispatcher, Response
 
 from ..exceptions import REFUSALS
 from ..tools import codec, xml
+from ..tools.bookkeeping import rehearsal
 from ..tools.edge import get_cors_headers, get_preflight_headers
 from ..tools.plan import Answer, Operation
 
@@ -182,22 +183,14 @@ class BjApiSyncDispatcher(Dispatcher):
             )
 
     def serve(self):
-        """Do what the request asks for; a dry run on a cursor that is never committed.
-
-        A savepoint would not do for a dry run: what is to be done after a commit survives its rollback.
+        """Do what the request asks for; a dry run leaves nothing.
 
         :rtype: Answer
         """
-        env, operation = self.request.env, self.operation
         if not self.dry_run:
-            return env["bj.api.sync.inbound"]._handle(self.endpoint, operation)
-        cr = env.registry.cursor()
-        try:
-            return env(cr=cr)["bj.api.sync.inbound"]._handle(self.endpoint, operation)
-        finally:
-            cr.rollback()
-            cr.close()
-            env.registry.reset_changes()
+            return self.request.env["bj.api.sync.inbound"]._handle(self.endpoint, self.operation)
+        with rehearsal(self.request.env) as env:
+            return env["bj.api.sync.inbound"]._handle(self.endpoint, self.operation)
 
     def _get_operation(self, record_ref):
         method = "GET" if self.method == "HEAD" else self.method

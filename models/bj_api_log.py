@@ -90,8 +90,8 @@ class BjApiLog(models.Model):
     @api.depends("request_body", "response_body")
     def _compute_pretty(self):
         for log in self:
-            log.request_body_pretty = _prettify(log.request_body)
-            log.response_body_pretty = _prettify(log.response_body)
+            log.request_body_pretty = prettify(log.request_body)
+            log.response_body_pretty = prettify(log.response_body)
 
     @api.depends("error_message")
     def _compute_error_summary(self):
@@ -388,7 +388,7 @@ def _write_logs(dbname, batch):
         api.Environment(cr, SUPERUSER_ID, {})["bj.api.log"]._write_batch(batch)
 
 
-def _prettify(text):
+def prettify(text):
     """Indent JSON or XML, leave anything else as it is."""
     try:
         if text and text.lstrip()[:1] in ("{", "["):

@@ -509,13 +509,31 @@ class BjApiSyncConfig(models.Model):
         """Ask what is to start the requests, and set that up."""
         self.ensure_one()
         kind = self.trigger_action_model or ("ir.cron" if self.is_pull else "base.automation")
+        return self._open_wizard(self.env._("Create Trigger"), "bj.api.sync.trigger", default_kind=kind)
+
+    def action_preview(self):
+        """Show what would be sent of a record, or what a payload would change."""
+        self.ensure_one()
+        record = self.env[self.model_name].search(self._get_domain(), limit=1)
+        return self._open_wizard(
+            self.env._("Preview"),
+            "bj.api.sync.preview",
+            default_record=f"{record._name},{record.id}" if record else False,
+        )
+
+    def action_sample(self):
+        """Ask for a sample of the other system's data, to make lines of."""
+        self.ensure_one()
+        return self._open_wizard(self.env._("Lines from a Sample"), "bj.api.sync.sample")
+
+    def _open_wizard(self, name, model, **context):
         return {
             "type": "ir.actions.act_window",
-            "name": self.env._("Create Trigger"),
-            "res_model": "bj.api.sync.trigger",
+            "name": name,
+            "res_model": model,
             "view_mode": "form",
             "target": "new",
-            "context": {"default_config_id": self.id, "default_kind": kind},
+            "context": {"default_config_id": self.id, **context},
         }
 
     def action_push_again(self):

@@ -17,6 +17,7 @@ from . import test_oauth
 from . import test_openapi
 from . import test_outbound
 from . import test_paging
+from . import test_preview
 from . import test_pull
 from . import test_queries
 from . import test_redact

@@ -1,4 +1,4 @@
-"""Locks of a transaction that come before what it sees.
+"""Locks of a transaction that come before what it sees, and transactions that leave nothing.
 
 Odoo's cursors are REPEATABLE READ: what others committed since a transaction began is invisible to it. Who waits for a
 lock inside of the transaction sees, once it has the lock, what was there before the wait. So one transaction waits,
@@ -9,6 +9,7 @@ Source: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-L
 """
 
 import zlib
+from contextlib import contextmanager
 
 import psycopg2
 
@@ -54,6 +55,23 @@ def lock(cr, identifiers, *names):
         cr.execute("SELECT pg_advisory_unlock_all()")
         raise
     return True
+
+
+@contextmanager
+def rehearsal(env):
+    """Give the environment on a cursor that is never committed.
+
+    A savepoint would not do: what is to be done after a commit survives its rollback.
+
+    :param odoo.api.Environment env: any
+    """
+    cr = env.registry.cursor()
+    try:
+        yield env(cr=cr)
+    finally:
+        cr.rollback()
+        cr.close()
+        env.registry.reset_changes()
 
 
 def try_hold(cr, *names):

@@ -1,0 +1,220 @@
+import json
+
+from lxml import html
+
+from odoo.exceptions import AccessError, UserError
+from odoo.fields import Command
+from odoo.tests import Form, new_test_user, tagged
+
+from .common import ApiCase
+from .common_outbound import OutboundCase
+
+
+class RehearsalMixin:
+    def setUp(self):
+        super().setUp()
+        self.enterContext(self.enter_registry_test_mode())
+
+    def open_preview(self, config):
+        action = config.action_preview()
+        return Form(self.env[action["res_model"]].with_context(**action["context"]))
+
+
+@tagged("post_install", "-at_install")
+class TestPreviewOut(RehearsalMixin, OutboundCase):
+    """What a record makes is shown, and nothing is sent."""
+
+    def test_request(self):
+        self.config.write({"authorization_type": "bearer", "bearer_token": "sesame-1234"})
+        form = self.open_preview(self.config)
+        form.record = f"res.partner,{self.partner.id}"
+        lines = form.request.splitlines()
+        self.assertEqual(lines[0], f"POST {self.receiver.url}/partners")
+        self.assertIn("Authorization: Bearer ***", lines)
+        self.assertEqual(json.loads(form.request.partition("\n\n")[2])["code"], "P1")
+        self.assertTrue(form.command.startswith(f"curl --request POST {self.receiver.url}/partners"))
+        self.assertIn("--data-raw", form.command)
+        self.assertNotIn("sesame", form.request + form.command)
+        self.assertFalse(self.receiver.requests)
+        self.assertFalse(self.env["bj.api.log"].search([("config_id", "=", self.config.id)]))
+
+    def test_what_is_not_sent(self):
+        form = self.open_preview(self.config)
+        self.config.filter_domain = "[('ref', '=', 'nobody')]"
+        form.record = f"res.partner,{self.partner.id}"
+        self.assertIn("outside the filter domain", form.request)
+        self.assertFalse(form.command)
+
+    def test_script_leaves_nothing(self):
+        """A script that writes is run, as it would be, and taken back."""
+        script = "record.write({'comment': 'touched'})\nrequest_data['seen'] = True"
+        self.config.line_ids = [
+            Command.create({"value_type": "script", "script_mode": "exec", "script": script, "sequence": 90})
+        ]
+        form = self.open_preview(self.config)
+        form.record = f"res.partner,{self.partner.id}"
+        self.assertIn('"seen": true', form.request)
+        self.partner.invalidate_recordset()
+        self.assertFalse(self.partner.comment)
+
+    def test_faulty_script(self):
+        self.config.line_ids = [
+            Command.create({"value_type": "script", "script": "1 / 0", "external_key": "half", "sequence": 90})
+        ]
+        form = self.open_preview(self.config)
+        form.record = f"res.partner,{self.partner.id}"
+        self.assertIn("division by zero", form.request)
+
+    def test_oauth_asks_for_no_token(self):
+        self.config.write(
+            {
+                "authorization_type": "oauth2",
+                "token_url": f"{self.receiver.url}/token",
+                "client_id": "odoo",
+                "client_secret": "hidden-secret",
+            }
+        )
+        form = self.open_preview(self.config)
+        form.record = f"res.partner,{self.partner.id}"
+        self.assertIn("Authorization: Bearer ***", form.request)
+        self.assertFalse(self.receiver.requests)
+
+
+@tagged("post_install", "-at_install")
+class TestPreviewIn(RehearsalMixin, ApiCase):
+    """What a payload would change is told, and nothing is kept."""
+
+    def setUp(self):
+        super().setUp()
+        self.config_ = self.partner_config()
+        self.partner = self.env["res.partner"].create({"name": "Ada", "ref": "ADA", "city": "London"})
+
+    def rows(self, result):
+        return [[cell.text or "" for cell in row.findall("td")] for row in html.fromstring(result).iter("tr")][1:]
+
+    def try_out(self, payload):
+        wizard = self.env["bj.api.sync.preview"].create({"config_id": self.config_.id})
+        wizard.payload = payload if isinstance(payload, str) else json.dumps(payload)
+        action = wizard.action_try()
+        self.assertEqual((action["res_id"], action["target"]), (wizard.id, "new"))
+        return str(wizard.result)
+
+    def test_begins_with_a_record(self):
+        form = self.open_preview(self.config_)
+        form.record = f"res.partner,{self.partner.id}"
+        self.assertEqual(json.loads(form.payload)["address"], {"city": "London", "street": None})
+
+    def test_change(self):
+        result = self.try_out({"code": "ADA", "name": "Ada", "address": {"city": "Paris"}})
+        self.assertEqual(self.rows(result), [["", "address.city", '"London"', '"Paris"']])
+        self.partner.invalidate_recordset()
+        self.assertEqual(self.partner.city, "London")
+
+    def test_creation(self):
+        result = self.try_out({"code": "NEW", "name": "<b>New</b>"})
+        self.assertIn("Records created: 1, found: 0.", result)
+        self.assertIn(["", "name", "", '"<b>New</b>"'], self.rows(result))
+        self.assertFalse(self.env["res.partner"].search([("ref", "=", "NEW")]))
+        self.assertFalse(self.env["bj.api.log"].search([("config_id", "=", self.config_.id)]))
+
+    def test_nothing(self):
+        self.assertIn("Nothing would change.", self.try_out({"code": "ADA", "name": "Ada"}))
+
+    def test_list_with_a_fault(self):
+        new = {"code": "NEW", "name": "New"}
+        result = self.try_out([{"code": "ADA", "name": "Eda"}, {"code": "X", "name": "Y", "color": "red"}, new])
+        self.assertIn("Records created: 1, found: 1.", result)
+        self.assertIn(["0", "name", '"Ada"', '"Eda"'], self.rows(result))
+        self.assertIn("/color", result)
+
+    def test_refused(self):
+        self.assertIn("/color", self.try_out({"code": "X", "name": "Y", "color": "red"}))
+        self.assertIn("would be refused", self.try_out({"code": "X"}))
+        self.assertIn("must be an object", self.try_out("7"))
+        with self.assertRaisesRegex(UserError, "not valid JSON"):
+            self.try_out("{")
+        self.config_.http_method_ids = self.methods("GET")
+        with self.assertRaisesRegex(UserError, "takes nothing"):
+            self.try_out({})
+
+    def test_access(self):
+        user = new_test_user(self.env, "api-reader", "bj_api_sync.group_user")
+        with self.assertRaises(AccessError):
+            self.env["bj.api.sync.preview"].with_user(user).create({"config_id": self.config_.id})
+
+
+@tagged("post_install", "-at_install")
+class TestSample(ApiCase):
+    """Lines are proposed for the keys of a sample."""
+
+    def setUp(self):
+        super().setUp()
+        self.config_ = self.config("res.partner", ("ref", "code"), endpoint="sampled")
+
+    def open_sample(self, sample):
+        action = self.config_.action_sample()
+        form = Form(self.env[action["res_model"]].with_context(**action["context"]))
+        form.sample = sample if isinstance(sample, str) else json.dumps(sample)
+        return form
+
+    def proposals(self, sample):
+        wizard = self.open_sample(sample).save()
+        return {line.key: line.field_id.name for line in wizard.line_ids}
+
+    def test_names_and_labels(self):
+        sample = {
+            "code": "known already",
+            "name": "Ada",
+            "isCompany": True,
+            "E-Mail": "a@example.com",
+            "address": {"city": "Graz", "ZIP": "8010"},
+            "country_id": 12,
+            "color": "red",
+            "tags": ["a"],
+            "unknown": 1,
+            "credit_limit": None,
+        }
+        self.assertEqual(
+            self.proposals(sample),
+            {
+                "name": "name",
+                "isCompany": "is_company",
+                "E-Mail": "email",
+                "address.city": "city",
+                "address.ZIP": "zip",
+                "country_id": "country_id",
+                "color": False,  # a number in Odoo
+                "tags": False,
+                "unknown": False,
+                "credit_limit": False,  # restricted to a group
+            },
+        )
+
+    def test_keys_of_all_objects(self):
+        self.assertEqual(
+            self.proposals([{"name": None}, {"name": "Ada", "city": "Graz"}]), {"name": "name", "city": "city"}
+        )
+
+    def test_keys_that_have_a_line(self):
+        """Neither they, nor what leads into them, nor what is inside of them."""
+        self.config_.line_ids[0].external_key = "a.b"
+        self.assertEqual(
+            self.proposals({"a": {"b": {"name": "x"}, "c": 1}, "name": "y"}), {"a.c": False, "name": "name"}
+        )
+        self.config_.line_ids[0].external_key = "a.b"
+        self.assertEqual(self.proposals({"a": 1, "ab": 1}), {"ab": False})
+
+    def test_add(self):
+        form = self.open_sample({"title": "Ada", "city": "Graz", "other": 1})
+        with form.line_ids.edit(0) as line:
+            line.field_id = self.env["ir.model.fields"]._get("res.partner", "name")
+        form.save().action_add()
+        lines = [(line.external_key, line.field_id.name, line.value_type) for line in self.config_.line_ids]
+        self.assertEqual(lines, [("code", "ref", "plain"), ("title", "name", "plain"), ("city", "city", "plain")])
+
+    def test_what_is_no_sample(self):
+        for sample, problem in (("{", "not valid JSON"), ("[]", "Expected an object"), ("[1]", "Expected an object")):
+            form = self.open_sample(sample)
+            self.assertIn(problem, form.problem)
+            with self.assertRaisesRegex(UserError, "Choose a field"):
+                form.save().action_add()

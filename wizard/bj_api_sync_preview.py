@@ -1,0 +1,168 @@
+import json
+import shlex
+from http import HTTPStatus
+
+from markupsafe import Markup
+from psycopg2 import DataError, IntegrityError
+
+from odoo import api, fields, models
+from odoo.exceptions import UserError
+
+from ..exceptions import REFUSALS
+from ..models.bj_api_log import prettify
+from ..tools import oauth, redact
+from ..tools.bookkeeping import rehearsal
+from ..tools.plan import Operation
+
+WRITING = ("POST", "PUT", "PATCH")
+
+
+class BjApiSyncPreview(models.TransientModel):
+    """Shows what a configuration would do, and does nothing: the request a record makes, or what a payload changes."""
+
+    _name = "bj.api.sync.preview"
+    _description = "API Preview"
+
+    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade")
+    request_type = fields.Selection(related="config_id.request_type")
+    model_id = fields.Many2one(related="config_id.model_id")
+    record = fields.Reference("_select_models")
+    request = fields.Text(compute="_compute_request")
+    command = fields.Text("The Same with curl", compute="_compute_request")
+    payload = fields.Text(compute="_compute_payload", store=True, readonly=False, help="JSON, as it would be received.")
+    result = fields.Html(readonly=True)
+
+    @api.model
+    def _select_models(self):
+        return [(model.model, model.name) for model in self.env["ir.model"].sudo().search([])]
+
+    @api.depends("config_id", "record")
+    def _compute_request(self):
+        for wizard in self:
+            wizard.request = wizard.command = False
+            if wizard.record and wizard.request_type == "out":
+                with rehearsal(self.env) as env:
+                    room, place = self.browse().with_env(env), (wizard.record._name, wizard.record.id)
+                    wizard.request, wizard.command = room._describe_request(wizard.config_id.id, *place)
+
+    @api.depends("config_id", "record")
+    def _compute_payload(self):
+        """Begin with what the endpoint answers for a record."""
+        for wizard in self:
+            if wizard.record and wizard.request_type == "in":
+                config, mapper = wizard.config_id.sudo(), self.env["bj.api.sync.mapper"]
+                record = self.env["bj.api.sync.outbound"]._run_as(config, wizard.record)
+                [data] = mapper._serialize(mapper._plan(config.id), record)
+                wizard.payload = json.dumps(data, indent=2, ensure_ascii=False, default=str)
+
+    def _describe_request(self, config_id, model, record_id):
+        """Return the request that a record makes as text, secrets masked as in logs, and as a curl command."""
+        config = self.env["bj.api.sync.config"].sudo().browse(config_id)
+        outbound = self.env["bj.api.sync.outbound"]
+        try:
+            found = outbound._filter(config, outbound._run_as(config, self.env[model].browse(record_id)))
+            if not found:
+                return self.env._("It would be skipped: it is outside the filter domain, or not for the user."), False
+            items = outbound._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), found)
+            [request] = outbound._prepare_requests(config, items)
+            grant = oauth.Grant(token=redact.MASK)
+            call = self.env["bj.api.sync.client"]._prepare_call(config, request, grant=grant)
+        except REFUSALS as exc:
+            return exc.args[0], False
+        if request.error or call.refusal:
+            return request.error or call.refusal, False
+        shown = self.env["bj.api.log"]._prepare_values(
+            {
+                "config_id": config.id,
+                "status": "success",
+                "url": call.url,
+                "request_headers": call.headers | call.private_headers | dict.fromkeys(call.masked, redact.MASK),
+                "request_body": call.body,
+                "request_content_type": request.content_type,
+            }
+        )
+        headers, body = shown["request_headers"].splitlines(), shown.get("request_body") or ""
+        parts = [["curl", "--request", call.method, shown["url"]], *(["--header", line] for line in headers)]
+        parts += [["--data-raw", body]] if body else []
+        text = "\n".join([f"{call.method} {shown['url']}", *headers, "", prettify(body)])
+        return text, " \\\n  ".join(map(shlex.join, parts))
+
+    def action_try(self):
+        """Receive the payload as the endpoint would, tell what changes, and take it all back."""
+        self.ensure_one()
+        self.config_id.check_access("write")
+        try:
+            payload = json.loads(self.payload or "")
+        except ValueError as exc:
+            raise UserError(self.env._("The payload is not valid JSON: %s", exc)) from exc
+        endpoint = self.env["bj.api.sync.inbound"]._endpoint(self.config_id.endpoint)
+        method = next((method for method in WRITING if endpoint and method in endpoint.methods), None)
+        if not method:
+            raise UserError(self.env._("This endpoint takes nothing: it has none of the methods POST, PUT and PATCH."))
+        user = self.env["res.users"].browse(endpoint.user_id or self.env.uid)
+        company_id = endpoint.company_id or user.company_id.id
+        context = {**user.with_user(user).context_get(), "allowed_company_ids": [company_id]}
+        with rehearsal(self.env(user=user.id, su=False, context=context)) as env:
+            inbound = env["bj.api.sync.inbound"]
+            try:
+                answer = inbound._handle(endpoint, Operation(method, payload=payload, dry_run=True))
+                result = self._render_changes(answer)
+            except (IntegrityError, DataError) as exc:
+                env.cr.rollback()
+                result = self._render_errors(inbound._get_database_error(endpoint, exc))
+            except REFUSALS as exc:
+                result = self._render_errors(exc)
+        self.result = result
+        return {
+            "type": "ir.actions.act_window",
+            "name": self.env._("Preview"),
+            "res_model": self._name,
+            "res_id": self.id,
+            "view_mode": "form",
+            "target": "new",
+        }
+
+    def _render_changes(self, answer):
+        """Return a table of the changed keys of each item, and of what is wrong with others."""
+        many = isinstance(answer.body["data"], list)
+        changes = answer.body["changes"] if many else [answer.body["changes"]]
+        created = answer.body["meta"]["created"] if many else answer.status == HTTPStatus.CREATED
+        rows = [
+            (number if many else "", key, _show(value["old"]), _show(value["new"]))
+            for number, change in enumerate(changes)
+            for key, value in change.items()
+            if key != "id"
+        ]
+        title = self.env._(
+            "Records created: %(created)s, found: %(found)s.", created=int(created), found=len(changes) - created
+        )
+        if not rows:
+            title = self.env._("Nothing would change.")
+        head = ("", self.env._("Key"), self.env._("Before"), self.env._("After"))
+        return _render(title, head, rows) + self._render_faults(answer.body.get("errors", ()))
+
+    def _render_errors(self, exc):
+        """Return what a refusal says."""
+        return _render(self.env._("It would be refused: %s", exc.args[0]), (), ()) + self._render_faults(
+            getattr(exc, "errors", ())
+        )
+
+    def _render_faults(self, errors):
+        rows = [(error.get("index", ""), error.get("pointer", ""), error.get("message", "")) for error in errors]
+        if not rows:
+            return Markup()
+        head = ("", self.env._("Where"), self.env._("What is wrong"))
+        return _render(self.env._("What would be refused:"), head, rows)
+
+
+def _show(value):
+    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _render(title, head, rows):
+    cells = Markup().join(Markup("<th>%s</th>") % text for text in head)
+    body = Markup().join(
+        Markup("<tr>%s</tr>") % Markup().join(Markup("<td>%s</td>") % text for text in row) for row in rows
+    )
+    table = Markup('<table class="table table-sm"><thead><tr>%s</tr></thead><tbody>%s</tbody></table>') % (cells, body)
+    return Markup("<p>%s</p>") % title + (table if rows else Markup())

@@ -1,0 +1,119 @@
+import json
+import re
+
+from odoo import api, fields, models
+from odoo.exceptions import UserError
+from odoo.fields import Command
+
+#: the types of fields that a JSON value of a Python type can belong to
+FITTING = {
+    bool: ("boolean",),
+    int: ("integer", "float", "monetary", "many2one"),
+    float: ("float", "monetary"),
+    str: ("char", "text", "html", "selection", "date", "datetime"),
+}
+PLAIN_TYPES = tuple(dict.fromkeys(name for names in FITTING.values() for name in names))
+
+
+class BjApiSyncSample(models.TransientModel):
+    """Proposes configuration lines for the keys of a sample of the other system's data."""
+
+    _name = "bj.api.sync.sample"
+    _description = "API Lines from a Sample"
+
+    config_id = fields.Many2one("bj.api.sync.config", "API Configuration", required=True, ondelete="cascade")
+    model_id = fields.Many2one(related="config_id.model_id")
+    sample = fields.Text(help="JSON: an object, or a list of objects.")
+    line_ids = fields.One2many(
+        "bj.api.sync.sample.line", "wizard_id", "Lines", compute="_compute_line_ids", store=True, readonly=False
+    )
+    problem = fields.Char(compute="_compute_line_ids", store=True)
+
+    @api.depends("sample")
+    def _compute_line_ids(self):
+        for wizard in self:
+            items, wizard.problem = wizard._read_sample()
+            values = {}
+            for item in items:
+                for key, value in _flatten(item):
+                    values[key] = value if values.get(key) is None else values[key]
+            known = [f"{key}." for key in wizard.config_id.line_ids.mapped("external_key") if key]
+            wizard.line_ids = [Command.clear()] + [
+                Command.create({"key": key, "value": _show(value), "field_id": wizard._find_field(key, value)})
+                for key, value in values.items()
+                if not any(f"{key}.".startswith(other) or other.startswith(f"{key}.") for other in known)
+            ]
+
+    def _read_sample(self):
+        """Return the objects of the sample, and what is wrong with it."""
+        if not (self.sample or "").strip():
+            return [], False
+        try:
+            sample = json.loads(self.sample)
+        except ValueError as exc:
+            return [], self.env._("This is not valid JSON: %s", exc)
+        items = sample if isinstance(sample, list) else [sample]
+        if not items or not all(isinstance(item, dict) for item in items):
+            return [], self.env._("Expected an object, or a list of objects.")
+        return items, False
+
+    def _find_field(self, key, value):
+        """Return the id of the field whose technical name or label is that of a key, if its type fits the value."""
+        names = {_normalize(key), _normalize(key.rpartition(".")[2])}
+        types = PLAIN_TYPES if value is None else FITTING.get(type(value), ())
+        model = self.env[self.config_id.model_name]
+        fitting = [field for field in model._fields.values() if field.type in types and not field.groups]
+        for get_name in (lambda field: field.name, lambda field: field._description_string(self.env)):
+            for field in fitting:
+                if _normalize(get_name(field)) in names:
+                    return self.env["ir.model.fields"]._get(model._name, field.name).id
+        return False
+
+    def action_add(self):
+        """Add the lines that have a field to the configuration."""
+        self.ensure_one()
+        lines = self.line_ids.filtered("field_id")
+        if not lines:
+            raise UserError(self.env._("Choose a field for at least one key."))
+        last = max(self.config_id.line_ids.mapped("sequence"), default=0)
+        self.config_id.line_ids = [
+            Command.create({"sequence": last + number, "external_key": line.key, "field_id": line.field_id.id})
+            for number, line in enumerate(lines, 1)
+        ]
+        return {"type": "ir.actions.act_window_close"}
+
+
+class BjApiSyncSampleLine(models.TransientModel):
+    """One key of a sample, and the field that is proposed for it."""
+
+    _name = "bj.api.sync.sample.line"
+    _description = "API Line from a Sample"
+
+    wizard_id = fields.Many2one("bj.api.sync.sample", required=True, ondelete="cascade")
+    model_id = fields.Many2one(related="wizard_id.model_id")
+    key = fields.Char("External API Key", required=True, readonly=True)
+    value = fields.Char("In the Sample", readonly=True)
+    field_id = fields.Many2one(
+        "ir.model.fields",
+        "Field",
+        domain="[('model_id', '=', model_id), ('name', '!=', 'display_name')]",
+        help="Keys without a field are left out.",
+        ondelete="cascade",
+    )
+
+
+def _flatten(item, prefix=""):
+    """Yield dotted keys and values; lists stay what they are."""
+    for key, value in item.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _normalize(text):
+    return re.sub(r"[\W_]", "", text or "").lower()
+
+
+def _show(value):
+    return json.dumps(value, ensure_ascii=False)[:100]
