@@ -7,9 +7,10 @@ queue     10,000 deliveries wait for a receiver that is down; then it is well
 jobs      the deliveries are jobs of OCA's queue_job, its runner's workers are killed, and the receiver is as above
 
 Two dispatchers work side by side in all but the last, with access tokens that expire (OAuth 2.0). Transactions are
-rolled back all the time, and the clock of retries is moved forward so that they come soon. In the end what arrived is counted against a ledger that a trigger of
-the database keeps of what was committed: none lost, no ghost, each record's order kept, repetitions only with the same
-id and before anything later of that record. PostgreSQL is a cluster of its own. Takes about four minutes.
+rolled back all the time, and the clock of retries is moved forward so that they come soon. In the end what arrived is
+counted against a ledger that a trigger of the database keeps of what was committed: none lost, no ghost, each
+record's order kept, repetitions only with the same id and before anything later of that record. PostgreSQL is a
+cluster of its own. Takes about four minutes.
 """
 
 import argparse
