@@ -6,6 +6,7 @@ from odoo.exceptions import UserError, ValidationError
 from ..tools import signature
 from ..tools.secret import EncryptedChar
 from ..tools.transport import is_absolute
+from .bj_api_delivery import OPEN
 
 ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
@@ -13,6 +14,8 @@ MANAGER = "bj_api_sync.group_manager"
 #: the endpoint names the API itself answers
 RESERVED_ENDPOINTS = ("openapi.json", "docs")
 PAUSE_DAYS = "bj_api_sync.pause_after_days"
+#: minutes after which a scheduled action that should run every five does not run
+STALLED_MINUTES = 10
 #: the field of each authorization type without which it cannot work
 REQUIRED_BY_AUTHORIZATION = {
     "basic": ("login", "password"),
@@ -178,6 +181,7 @@ class BjApiSyncConfig(models.Model):
     push_progress = fields.Char("Scheduled Push", compute="_compute_push_progress")
     delivery_ids = fields.One2many("bj.api.delivery", "config_id", "Deliveries")
     delivery_count = fields.Integer(compute="_compute_delivery_count")
+    is_stalled = fields.Boolean(compute="_compute_is_stalled")
     log_ids = fields.One2many("bj.api.log", "config_id", "Logs")
     log_count = fields.Integer(compute="_compute_log_count")
 
@@ -207,6 +211,17 @@ class BjApiSyncConfig(models.Model):
         counts = dict(self.env["bj.api.delivery"]._read_group(domain, ["config_id"], ["__count"]))
         for config in self:
             config.delivery_count = counts.get(config, 0)
+
+    def _compute_is_stalled(self):
+        """Tell where deliveries wait and nobody sends: a run puts the next call of its scheduled action off."""
+        deliveries = self.env["bj.api.delivery"]
+        limit = fields.Datetime.subtract(fields.Datetime.now(), minutes=STALLED_MINUTES)
+        waiting = self.browse()
+        if all(cron.nextcall < limit for cron in deliveries._find_dispatchers()):
+            domain = [("config_id", "in", self.ids), ("state", "in", OPEN)]
+            waiting = waiting.union(*(config for [config] in deliveries._read_group(domain, ["config_id"])))
+        for config in self:
+            config.is_stalled = config in waiting
 
     @api.depends("push_state")
     def _compute_push_progress(self):

@@ -460,6 +460,19 @@ class TestDispatch(DeliveryCase):
         self.env.invalidate_all()
         return cron
 
+    def test_nobody_sends(self):
+        """Deliveries that wait for scheduled actions that do not run are no secret of the server's log."""
+        crons = self.env["bj.api.delivery"]._find_dispatchers()
+        now = datetime.now()
+        other = self.make_config(name="Other")
+        for minutes, state, is_stalled in ((11, "pending", True), (9, "pending", False), (11, "sent", False)):
+            delivery = self.enqueue()
+            delivery._set_state(("pending",), state, next_attempt=now)
+            crons.nextcall = now - timedelta(minutes=minutes)
+            (self.config | other).invalidate_recordset(["is_stalled"])
+            self.assertEqual((self.config.is_stalled, other.is_stalled), (is_stalled, False), (minutes, state))
+            delivery.unlink()
+
     def test_progress_is_told(self):
         """Else Odoo would put a dispatcher off that was killed three times, however much it had sent."""
         self.enqueue(self.partners)
