@@ -5,6 +5,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from operator import methodcaller
 from uuid import uuid4
 
 import psycopg2
@@ -384,7 +385,7 @@ class BjApiDispatcher(models.AbstractModel):
         """
         late = [job for job, exchange in done if exchange is None]
         done, answers = self._insist(lambda room: room._judge(done))
-        notes = self._read_back(answers)
+        notes = {job.id: self._insist(methodcaller("_read_back", job, exchange)) for job, exchange in answers}
         results = [self._get_result(job, exchange, notes.get(job.id)) for job, exchange in done]
         self._insist(lambda room: room._note_results(run, results, late))
         for result in results:
@@ -427,21 +428,18 @@ class BjApiDispatcher(models.AbstractModel):
         return judged, answers
 
     @api.model
-    def _read_back(self, answers):
+    def _read_back(self, job, exchange):
         """Write what was answered to the records.
 
-        :return: delivery id -> what went wrong
-        :rtype: dict[int, str]
+        :return: what went wrong
+        :rtype: str
         """
-        notes = {}
-        for job, exchange in answers:
-            with bookkeeping(self.env) as env:
-                env.cr.execute("SET LOCAL lock_timeout = '5s'")  # nobody who edits a record holds up the others
-                outbound = env["bj.api.sync.outbound"]
-                config = env["bj.api.sync.config"].browse(job.config_id)
-                records = outbound._run_as(config, env[job.request.model].browse(job.request.record_ids))
-                notes[job.id] = outbound._read_back(config, records.exists(), exchange)
-        return notes
+        self.env.cr.execute("SET LOCAL lock_timeout = '5s'")  # nobody who edits a record holds up the others
+        outbound, config = self.env["bj.api.sync.outbound"], self.env["bj.api.sync.config"].browse(job.config_id)
+        if not config.exists():
+            return ""
+        records = outbound._run_as(config, self.env[job.request.model].browse(job.request.record_ids))
+        return outbound._read_back(config, records.exists(), exchange)
 
     @api.model
     def _get_result(self, job, exchange, note):
@@ -462,13 +460,15 @@ class BjApiDispatcher(models.AbstractModel):
     @api.model
     def _note_results(self, run, results, late):
         """Write attempts, states, logs, and how the targets fare."""
+        configs = self.env["bj.api.sync.config"].browse({result.job.config_id for result in results}).exists()
+        # what was deleted meanwhile took its deliveries with it
+        results = [result for result in results if result.job.config_id in configs._ids]
         self._insert_attempts(
             [(result.job.id, result.exchange.status_code, result.exchange.duration, result.error) for result in results]
         )
         if results:
             self._update_states(run, results)
             outbound = self.env["bj.api.sync.outbound"]
-            configs = self.env["bj.api.sync.config"].browse({result.job.config_id for result in results})
             configs.fetch(("name", "company_id", "authorization_type", "request_url"))  # not all there is of them
             self.env["bj.api.log"]._write_batch(
                 [

@@ -423,6 +423,22 @@ class TestDispatch(DeliveryCase):
         self.finish(run)
         self.assertEqual((kept.state, kept.attempt_ids.mapped("code")), ("sent", [200]))
 
+    def test_configuration_deleted_between_answer_and_result(self):
+        other = self.make_config(name="Other")
+        kept, _gone = self.enqueue(), self.enqueue(config=other)
+        run = self.make_run()
+        self.claim(run)
+        room = type(self.env["bj.api.dispatcher"])
+        get_result = room._get_result
+
+        def delete(*args):
+            other.exists().unlink()
+            return get_result(*args)
+
+        self.patch(room, "_get_result", delete)
+        self.finish(run)
+        self.assertEqual((kept.state, kept.attempt_ids.mapped("code")), ("sent", [200]))
+
     def test_database_gone_for_a_moment(self):
         """What was sent is noted when it is back."""
         pauses, failures = [], [OperationalError, InterfaceError]
