@@ -31,9 +31,9 @@ from odoo.http import Dispatcher, Response
 
 from ..exceptions import REFUSALS
 from ..tools import codec, xml
-from ..tools.bookkeeping import rehearsal
 from ..tools.edge import get_cors_headers, get_preflight_headers
 from ..tools.plan import Answer, Operation
+from ..tools.transaction import rehearsal
 
 _logger = logging.getLogger(__name__)
 

@@ -1,12 +1,9 @@
 import base64
 from contextlib import contextmanager
 
-from psycopg2.extensions import ISOLATION_LEVEL_READ_COMMITTED
-
-from odoo import SUPERUSER_ID, api, fields, models
+from odoo import api, fields, models
 from odoo.exceptions import UserError
 from odoo.fields import Domain
-from odoo.modules import module
 from odoo.tools import SQL, ormcache
 from odoo.tools.constants import GC_UNLINK_LIMIT
 
@@ -23,23 +20,6 @@ NOW_SQL = "(statement_timestamp() AT TIME ZONE 'UTC')"
 NOW = SQL(NOW_SQL)
 #: where the cursor keeps what is held back, see `_hold`
 HELD = "bj.api.delivery.held"
-
-
-@contextmanager
-def bookkeeping(env):
-    """Give an environment on a short transaction of its own, which is committed at the end.
-
-    READ COMMITTED, because claims and counters are shared with others who change them all the time. Tests have
-    one transaction for everything.
-    """
-    if module.current_test:
-        env.flush_all()
-        yield env(su=True)
-        env.invalidate_all()
-        return
-    with env.registry.cursor() as cr:
-        cr.connection.set_isolation_level(ISOLATION_LEVEL_READ_COMMITTED)
-        yield api.Environment(cr, SUPERUSER_ID, {})
 
 
 class IntegerArray(fields.Json):

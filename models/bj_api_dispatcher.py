@@ -16,8 +16,9 @@ from odoo.tools import SQL, config, groupby
 
 from ..tools import backoff
 from ..tools.lanes import Lanes, ring
+from ..tools.transaction import bookkeeping
 from ..tools.transport import Call, Exchange
-from .bj_api_delivery import NOW, NOW_SQL, OPEN_SQL, bookkeeping
+from .bj_api_delivery import NOW, NOW_SQL, OPEN_SQL
 from .bj_api_sync_outbound import PreparedRequest
 
 _logger = logging.getLogger(__name__)

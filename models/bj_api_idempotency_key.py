@@ -6,7 +6,7 @@ from odoo.tools import SQL
 from odoo.tools.constants import GC_UNLINK_LIMIT
 
 from ..exceptions import KeyInUse, KeyReused
-from ..tools import bookkeeping
+from ..tools import transaction
 
 HOURS = 24
 
@@ -43,16 +43,16 @@ class BjApiIdempotencyKey(models.Model):
         :param int config_id: the configuration
         :param str key: what the caller gave, empty if nothing
         :param str fingerprint: from :meth:`_get_fingerprint`
-        :param identifiers: see :func:`bookkeeping.lock`
+        :param identifiers: see :func:`transaction.lock`
         :return: status, headers and body of the stored answer, None if there is none yet
         :rtype: tuple[int, dict, str] | None
         :raises KeyInUse: if a request with the key is still running
         :raises KeyReused: if the key belongs to another request
         """
         if not key:
-            bookkeeping.lock(self.env.cr, identifiers)
+            transaction.lock(self.env.cr, identifiers)
             return None
-        if not bookkeeping.lock(self.env.cr, identifiers, config_id, self.env.uid, key):
+        if not transaction.lock(self.env.cr, identifiers, config_id, self.env.uid, key):
             raise KeyInUse(self.env._("A request with this Idempotency-Key is still running."))
         rows = self.env.execute_query(
             SQL(

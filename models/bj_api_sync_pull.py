@@ -11,7 +11,7 @@ from uuid import uuid4
 from odoo import api, fields, models
 from odoo.exceptions import UserError
 
-from ..tools import backoff, bookkeeping, paging
+from ..tools import backoff, paging, transaction
 from ..tools.transport import MAX_ANSWER, get_host, is_same_origin
 from .bj_api_sync_inbound import TRACKING_DISABLED
 from .bj_api_sync_outbound import PreparedRequest
@@ -119,7 +119,7 @@ class BjApiSyncPull(models.AbstractModel):
     @api.model
     def _begin_page(self, config, result):
         """Take the lock of a pull, and return its state; None, and the result says why, if it cannot go on now."""
-        if not bookkeeping.try_hold(self.env.cr, "pull", config.id):
+        if not transaction.try_hold(self.env.cr, "pull", config.id):
             result.error = self.env._("Another run pulls already.")
             return None
         config.invalidate_recordset(["pull_state"])

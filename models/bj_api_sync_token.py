@@ -6,7 +6,8 @@ from odoo.tools import SQL
 
 from ..tools import backoff, oauth
 from ..tools.secret import EncryptedChar, decrypt, digest, encrypt
-from .bj_api_delivery import NOW, bookkeeping
+from ..tools.transaction import bookkeeping
+from .bj_api_delivery import NOW
 from .bj_api_sync_config import MANAGER
 
 #: seconds after which somebody else may ask for a token, because who wanted to must be dead

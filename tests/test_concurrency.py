@@ -10,7 +10,7 @@ from odoo.sql_db import db_connect
 from odoo.tests import BaseCase, TransactionCase, tagged
 from odoo.tools import mute_logger
 
-from ..tools import bookkeeping
+from ..tools import transaction
 from .common_server import OdooServer, database_copy, needs_template
 
 
@@ -134,11 +134,11 @@ class TestLocks(TransactionCase):
 
     def test_one_for_each_bucket_and_gone_with_the_transaction(self):
         for end in (self.one.commit, self.one.rollback):
-            self.assertTrue(bookkeeping.lock(self.one, [self.NAME, self.NAME, ("res.partner", "ref", 7)], "key"))
+            self.assertTrue(transaction.lock(self.one, [self.NAME, self.NAME, ("res.partner", "ref", 7)], "key"))
             self.assertEqual(self.count_locks(), 3)
             end()
             self.assertEqual(self.count_locks(), 0)
-        self.assertTrue(bookkeeping.lock(self.one, []))
+        self.assertTrue(transaction.lock(self.one, []))
         self.assertEqual(self.count_locks(), 0)
 
     def test_what_comes_behind_is_seen(self):
@@ -147,22 +147,22 @@ class TestLocks(TransactionCase):
         self.other.execute("SELECT pg_current_xact_id()")
         [[number]] = self.other.fetchall()
         self.other.commit()
-        bookkeeping.lock(self.one, [self.NAME])
+        transaction.lock(self.one, [self.NAME])
         self.one.execute("SELECT pg_visible_in_snapshot(%s::text::xid8, pg_current_snapshot())", [number])
         self.assertTrue(self.one.fetchone()[0])
         self.one.execute("SHOW transaction_isolation")
         self.assertEqual(self.one.fetchone()[0], "repeatable read")
 
     def test_key_that_somebody_has(self):
-        bookkeeping.lock(self.other, [], "key")
-        self.assertFalse(bookkeeping.lock(self.one, [self.NAME], "key"))
+        transaction.lock(self.other, [], "key")
+        self.assertFalse(transaction.lock(self.one, [self.NAME], "key"))
         self.assertEqual(self.count_locks(), 0)  # has ended the other's transaction, too
-        self.assertTrue(bookkeeping.lock(self.one, [self.NAME], "key"))
+        self.assertTrue(transaction.lock(self.one, [self.NAME], "key"))
 
     def test_failed_wait_leaves_no_lock(self):
-        bookkeeping.lock(self.other, [self.NAME])
+        transaction.lock(self.other, [self.NAME])
         self.one.execute("SET lock_timeout = '50ms'")
         self.one.commit()
         with self.assertRaises(psycopg2.errors.LockNotAvailable), mute_logger("odoo.sql_db"):
-            bookkeeping.lock(self.one, [("res.partner", "ref", 7), self.NAME], "key")
+            transaction.lock(self.one, [("res.partner", "ref", 7), self.NAME], "key")
         self.assertEqual(self.count_locks(), 0)

@@ -8,7 +8,7 @@ from odoo.tests import Form, HttpCase, new_test_user, tagged
 from odoo.tools import mute_logger
 
 from ..models import bj_api_sync_pull
-from ..tools import backoff, bookkeeping
+from ..tools import backoff, transaction
 from .common import ConfigMixin
 from .common_outbound import OutboundCase
 from .receiver import Receiver, Reply
@@ -487,7 +487,7 @@ class TestRuns(PullCase):
     def test_only_one_run_at_a_time(self):
         self.serve(self.items(1))
         with db_connect(self.env.cr.dbname).cursor() as other:
-            self.assertTrue(bookkeeping.try_hold(other, "pull", self.pull_config.id))
+            self.assertTrue(transaction.try_hold(other, "pull", self.pull_config.id))
             self.assertEqual(self.run_pull().error, "Another run pulls already.")
             self.assertFalse(self.receiver.requests)
         self.assert_counts(self.run_pull(), created=1)

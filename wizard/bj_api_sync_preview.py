@@ -11,8 +11,8 @@ from odoo.exceptions import UserError
 from ..exceptions import REFUSALS
 from ..models.bj_api_log import prettify
 from ..tools import oauth, redact
-from ..tools.bookkeeping import rehearsal
 from ..tools.plan import Operation
+from ..tools.transaction import rehearsal
 
 WRITING = ("POST", "PUT", "PATCH")
 

@@ -1,4 +1,4 @@
-"""Locks of a transaction that come before what it sees, and transactions that leave nothing.
+"""Transactions beside that of the environment, and locks that come before what a transaction sees.
 
 Odoo's cursors are REPEATABLE READ: what others committed since a transaction began is invisible to it. Who waits for a
 lock inside of the transaction sees, once it has the lock, what was there before the wait. So one transaction waits,
@@ -12,7 +12,9 @@ import zlib
 from contextlib import contextmanager
 
 import psycopg2
+from psycopg2.extensions import ISOLATION_LEVEL_READ_COMMITTED
 
+from odoo import SUPERUSER_ID
 from odoo.modules import module
 
 #: how many locks the identifiers of one field share: a transaction never holds more of them, however many
@@ -55,6 +57,23 @@ def lock(cr, identifiers, *names):
         cr.execute("SELECT pg_advisory_unlock_all()")
         raise
     return True
+
+
+@contextmanager
+def bookkeeping(env):
+    """Give an environment on a short transaction of its own, which is committed at the end.
+
+    READ COMMITTED, because claims and counters are shared with others who change them all the time. Tests have
+    one transaction for everything.
+    """
+    if module.current_test:
+        env.flush_all()
+        yield env(su=True)
+        env.invalidate_all()
+        return
+    with env.registry.cursor() as cr:
+        cr.connection.set_isolation_level(ISOLATION_LEVEL_READ_COMMITTED)
+        yield env(cr=cr, user=SUPERUSER_ID, context={})
 
 
 @contextmanager
