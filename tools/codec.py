@@ -17,6 +17,11 @@ from dateutil.parser import isoparse
 
 from odoo.tools import float_round
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 INT4 = range(-(2**31), 2**31)
 NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -72,15 +77,24 @@ def dump_json(value):
     """Write a JSON value, ten times as fast as ``json``.
 
     orjson does not survive that memory is refused: it takes the whole process along, and Odoo limits the memory of
-    its processes. So what it may need is asked for first, and given back unused.
+    its processes. So where that limit is not far, what it may need is asked for first, and given back unused.
 
     :param value: any JSON value
     :rtype: bytes
     :raises MemoryError: if little memory is left
     :raises TypeError: if it is too deep, or has what only ``json`` can write
     """
-    bytes(HEADROOM)
+    if _is_limit_near():
+        bytes(HEADROOM)
     return orjson.dumps(value)
+
+
+def _is_limit_near():
+    """Tell whether a limit may be near: a process has mapped more than it uses, though seldom by a GiB."""
+    if not resource:
+        return False
+    limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return limit != resource.RLIM_INFINITY and limit < used + 3 * HEADROOM
 
 
 def parse(field_type, value, selection=None):

@@ -15,6 +15,7 @@ import hmac
 import logging
 import os
 import tempfile
+import time
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
@@ -177,17 +178,14 @@ def _keys():
     option = config.get(OPTION)
     if option:
         return _split(option.replace(",", "\n"))
-    path = os.path.join(config["data_dir"], KEY_FILE)
-    try:
-        changed = os.stat(path).st_mtime_ns
-    except FileNotFoundError:
-        _create_key_file(path)
-        changed = os.stat(path).st_mtime_ns
-    return _read_key_file(path, changed)
+    return _read_key_file(config["data_dir"], int(time.monotonic()))  # so it is looked at once a second
 
 
 @functools.lru_cache(maxsize=4)
-def _read_key_file(path, changed):
+def _read_key_file(folder, second):
+    path = os.path.join(folder, KEY_FILE)
+    if not os.path.exists(path):
+        _create_key_file(path)
     with open(path, encoding="ascii") as file:
         return _split(file.read())
 
