@@ -247,16 +247,8 @@ class BjApiLog(models.Model):
         :return: the logs
         """
         names = tuple(dict.fromkeys(name for row in rows for name in row))
-        stored = [(name, self._fields[name]) for name in names]
-        tuples = (
-            tuple(
-                row.get(name) or None  # which these are fit for
-                if field.type in ("char", "text", "many2one")
-                else field.convert_to_column_insert(row.get(name), self)
-                for name, field in stored
-            )
-            for row in rows
-        )
+        stored = [self._fields[name] for name in names]
+        tuples = (tuple(field.convert_to_column_insert(row.get(field.name), self) for field in stored) for row in rows)
         query = SQL("%s VALUES %s RETURNING id", _insert_into(self._table, names), SQL(", ").join(tuples))
         self.env.cr.execute(query, log_exceptions=False)
         return self.browse(row[0] for row in self.env.cr.fetchall())
@@ -299,7 +291,7 @@ class BjApiLog(models.Model):
                 values[f"{part}_headers"] = redact.body(headers, secrets=secrets, limit=limit)
             if values.get(f"{part}_body"):
                 values[f"{part}_body"] = redact.body(values[f"{part}_body"], content_type, secrets, limit)
-        for fname in ("name", "url", "error_message", "trace_id"):
+        for fname in ("name", "url", "error_message", "trace_id", "remote_address", "method"):
             if values.get(fname):
                 values[fname] = redact.url(str(values[fname]), secrets)
         values.setdefault("create_date", fields.Datetime.now())
