@@ -20,6 +20,9 @@ from pathlib import Path
 
 import psycopg2
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from common_server import free_port, sql
+
 ROOT = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("BJ_DEV_CACHE") or ROOT.parent / ".dev").expanduser().resolve()  # as ./dev has it
 ODOO = json.loads(os.environ["BJ_DEV_ODOO"])
@@ -37,19 +40,6 @@ def connect(database):
     connection = psycopg2.connect(dbname=database)
     connection.autocommit = True
     return connection
-
-
-def execute(query, database="postgres"):
-    """Run SQL on a connection of its own, and return its rows."""
-    with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
-        cursor.execute(query)
-        return cursor.fetchall() if cursor.description else None
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class House:
@@ -127,11 +117,11 @@ def house(purpose, **options):
     """A copy of the template for the time of the block."""
     template = os.environ["BJ_DEV_TEMPLATE"]
     database = f"{template.replace('_addon_', f'_{purpose}_')}_{os.getpid()}"
-    execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
+    sql(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
     try:
         yield House(database, **options)
     finally:
-        execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+        sql(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
 
 
 #: a server whose workers do the jobs of OCA's queue_job, and its runner

@@ -30,9 +30,7 @@ from collections import defaultdict
 from itertools import groupby
 
 import psutil
-from _house import JOB_ENVIRONMENT, JOB_OPTIONS, ROOT, execute, house, install_queue_job, own_cluster, say
-
-sys.path.insert(0, str(ROOT.parent / "tests"))
+from _house import JOB_ENVIRONMENT, JOB_OPTIONS, house, install_queue_job, own_cluster, say, sql
 from receiver import Receiver, Reply
 
 SETUP = """
@@ -130,7 +128,7 @@ class World:
         self.partners = self.sql("SELECT id, ref FROM res_partner WHERE ref LIKE 'CHAOS%' ORDER BY id")
 
     def sql(self, query, database=None):
-        return execute(query, database or self.place.database)
+        return sql(query, database or self.place.database)
 
     def give_token(self, _request):
         """Answer as a token server, whose tokens live 20 seconds (RFC 6749, section 5.1)."""

@@ -345,7 +345,6 @@ class BjApiDispatcher(models.AbstractModel):
                 grant, most = replace(grant, request=None), most / 2
             if job.call.read_timeout > most:
                 job.call = replace(job.call, read_timeout=most)
-        return jobs
 
     @api.model
     def _renew(self, run):

@@ -49,11 +49,11 @@ class BjApiIdempotencyKey(models.Model):
         :raises KeyInUse: if a request with the key is still running
         :raises KeyReused: if the key belongs to another request
         """
-        if not key:
-            transaction.lock(self.env.cr, identifiers)
-            return None
-        if not transaction.lock(self.env.cr, identifiers, config_id, self.env.uid, key):
+        names = (config_id, self.env.uid, key) if key else ()
+        if not transaction.lock(self.env.cr, identifiers, *names):
             raise KeyInUse(self.env._("A request with this Idempotency-Key is still running."))
+        if not key:
+            return None
         rows = self.env.execute_query(
             SQL(
                 "SELECT fingerprint, status, headers, body FROM %s WHERE config_id = %s AND user_id = %s AND key = %s"

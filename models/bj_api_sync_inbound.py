@@ -20,7 +20,7 @@ from ..exceptions import (
     RecordNotFound,
 )
 from ..tools import codec, paging
-from ..tools.plan import Answer, Batch, Endpoint, Param
+from ..tools.plan import Answer, Batch, Endpoint, Param, flatten
 from ..tools.secret import digest
 
 #: what the database refuses because of other records
@@ -93,6 +93,18 @@ class BjApiSyncInbound(models.AbstractModel):
             tracking_disable=config.tracking_disable,
             log_policy=config.log_policy,
         )
+
+    def _get_context(self, endpoint):
+        """Return the context in which the current user's requests are served.
+
+        Neither a session's language and time zone nor the browser's: an integrator gets the same from everywhere.
+
+        :param Endpoint endpoint: the compiled configuration
+        :rtype: dict
+        """
+        user = self.env["res.users"].browse(self.env.uid)
+        company_id = endpoint.company_id or user.sudo().company_id.id
+        return {**user.context_get(), "allowed_company_ids": [company_id]}
 
     # ------------------------------------------------------------------
     # Operations
@@ -466,7 +478,7 @@ class BjApiSyncInbound(models.AbstractModel):
         """Return key -> old and new value of each item."""
         changes = []
         for row, after in zip(rows, self._represent(plan, records), strict=True):
-            old, new = _flatten(before.get(row.item, {})), _flatten(after)
+            old, new = flatten(before.get(row.item, {})), flatten(after)
             changes.append(
                 {key: {"old": old.get(key), "new": new[key]} for key in new if key not in old or old[key] != new[key]}
             )
@@ -692,14 +704,3 @@ def _faults(by_item, message=None):
     statuses = {error.get("status", 400) for error in errors}
     exc.http_status = statuses.pop() if len(statuses) == 1 else 400
     return exc
-
-
-def _flatten(data, prefix=""):
-    """Return an object with the keys of its nested objects as dotted keys."""
-    result = {}
-    for key, value in data.items():
-        if isinstance(value, dict):
-            result |= _flatten(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result

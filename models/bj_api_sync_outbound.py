@@ -10,7 +10,7 @@ from odoo import api, models
 from odoo.exceptions import UserError
 from odoo.fields import Domain
 
-from ..tools import codec, oauth, redact
+from ..tools import codec, oauth
 from ..tools.result import Result
 from ..tools.transport import get_host
 
@@ -389,7 +389,7 @@ class BjApiSyncOutbound(models.AbstractModel):
             method=call.method,
             url=call.url or config.request_url,
             response_code=exchange.status_code,
-            request_headers={**call.headers, **call.private_headers, **dict.fromkeys(call.masked, redact.MASK)},
+            request_headers=call.shown_headers,
             request_body=call.body,
             request_content_type=request.content_type,
             further_secrets=(oauth.get_token(call),) if config.authorization_type == "oauth2" else (),

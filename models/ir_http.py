@@ -57,11 +57,9 @@ class IrHttp(models.AbstractModel):
         user_id = getattr(cls, f"_bj_authenticate_{endpoint.authorization_type}")(endpoint) or endpoint.user_id
         if not user_id:
             raise Forbidden(request.env._("The user of this endpoint is archived."))
-        user = request.env["res.users"].with_user(user_id).browse(user_id)
-        company_id = endpoint.company_id or user.sudo().company_id.id
-        # neither a session's language and time zone nor the browser's: an integrator gets the same from everywhere
-        request.update_env(user=user_id, context={**user.context_get(), "allowed_company_ids": [company_id]})
-        if company_id not in user._get_company_ids():
+        context = request.env["bj.api.sync.inbound"].with_user(user_id)._get_context(endpoint)
+        request.update_env(user=user_id, context=context)
+        if context["allowed_company_ids"][0] not in request.env.user._get_company_ids():
             raise Forbidden(request.env._("The user has no access to the company of this endpoint."))
 
     @classmethod

@@ -95,6 +95,23 @@ class OdooServer:
             raise AssertionError(answer["error"]["data"]["debug"])
         return answer.get("result")
 
+    def find(self, name):
+        """Return the id of a record of the demo data."""
+        return self.rpc("ir.model.data", "check_object_reference", "bj_api_sync", name)[1]
+
+    def send_to(self, receiver, **values):
+        """Let the demo's push of partners go to ``/in`` of a receiver."""
+        self.rpc("ir.config_parameter", "set_param", "bj_api_sync.allowed_hosts", "127.0.0.1")
+        values = {"request_url": f"{receiver.url}/in", **values}
+        self.rpc("bj.api.sync.config", "write", [self.find("demo_config_partner_out")], values)
+
+    def push(self, refs):
+        """Create partners and push them with the demo's server action; return their ids."""
+        ids = self.rpc("res.partner", "create", [{"name": f"Partner {ref}", "ref": ref} for ref in refs])
+        context = {"active_model": "res.partner", "active_ids": ids, "active_id": ids[0]}
+        self.rpc("ir.actions.server", "run", [self.find("demo_action_push_partner")], context=context)
+        return ids
+
     def call(self, method, path, payload=None, token=TOKEN, **headers):
         """Send one request on a connection of its own; return status, headers and body."""
         headers |= {"Authorization": f"Bearer {token}", "X-Odoo-Database": self.database}

@@ -76,7 +76,8 @@ class TestCrash(BaseCase):
         with database_copy("crash_out") as database, Receiver() as receiver:
             receiver.on("/in", delay=0.2)
             with OdooServer(database, "--max-cron-threads", "1") as server:
-                records = self.queue(server, receiver, count)
+                server.send_to(receiver)
+                records = server.push(f"OUT-{number}" for number in range(count))
                 receiver.wait_for(12)
                 server.process.send_signal(signal.SIGKILL)
                 server.process.wait()
@@ -107,19 +108,3 @@ class TestCrash(BaseCase):
 
     def states(self, server):
         return server.sql("SELECT state, count(*)::int FROM bj_api_delivery GROUP BY state ORDER BY state")
-
-    def queue(self, server, receiver, count):
-        """Create partners and push them with the demo's server action; return their ids."""
-
-        def find(name):
-            return server.rpc("ir.model.data", "check_object_reference", "bj_api_sync", name)[1]
-
-        server.rpc("ir.config_parameter", "set_param", "bj_api_sync.allowed_hosts", "127.0.0.1")
-        server.rpc(
-            "bj.api.sync.config", "write", [find("demo_config_partner_out")], {"request_url": f"{receiver.url}/in"}
-        )
-        partners = [{"name": f"Partner {number}", "ref": f"OUT-{number}"} for number in range(count)]
-        ids = server.rpc("res.partner", "create", partners)
-        context = {"active_model": "res.partner", "active_ids": ids, "active_id": ids[0]}
-        server.rpc("ir.actions.server", "run", [find("demo_action_push_partner")], context=context)
-        return ids

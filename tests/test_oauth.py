@@ -464,7 +464,7 @@ class TestTokenOfServers(BaseCase):
 
     def test_asked_once_and_renewed_once(self):
         with database_copy("oauth") as database, Receiver() as receiver:
-            self.database, self.receiver, self.revoked = database, receiver, set()
+            self.receiver, self.revoked = receiver, set()
             receiver.on("/token", body=self.give)
             receiver.on("/in", body=self.take)
             with (
@@ -495,28 +495,20 @@ class TestTokenOfServers(BaseCase):
         return Reply(status=401 if token in self.revoked else 200, body={}, delay=0.02)
 
     def configure(self, server):
-        server.rpc("ir.config_parameter", "set_param", "bj_api_sync.allowed_hosts", "127.0.0.1")
         settings = server.rpc("res.config.settings", "create", [{"bj_api_sync_dispatchers": 3}])
         server.rpc("res.config.settings", "execute", settings)
-        self.config_id = server.rpc(
-            "ir.model.data", "check_object_reference", "bj_api_sync", "demo_config_partner_out"
-        )[1]
-        values = {
-            "request_url": f"{self.receiver.url}/in",
-            "authorization_type": "oauth2",
-            "token_url": f"{self.receiver.url}/token",
-            "client_id": "odoo",
-            "client_secret": SECRET,
-        }
-        server.rpc("bj.api.sync.config", "write", [self.config_id], values)
+        server.send_to(
+            self.receiver,
+            authorization_type="oauth2",
+            token_url=f"{self.receiver.url}/token",
+            client_id="odoo",
+            client_secret=SECRET,
+        )
 
     def push(self, *servers):
         """Queue 60 records on each server, and wait until all are sent."""
-        action = servers[0].rpc("ir.model.data", "check_object_reference", "bj_api_sync", "demo_action_push_partner")[1]
         for server in servers:
-            ids = server.rpc("res.partner", "create", [{"name": "Partner", "ref": f"T{n}"} for n in range(60)])
-            context = {"active_model": "res.partner", "active_ids": ids, "active_id": ids[0]}
-            server.rpc("ir.actions.server", "run", [action], context=context)
+            server.push(f"T{number}" for number in range(60))
         query = "SELECT count(*) FROM bj_api_delivery WHERE state IN ('pending', 'failed', 'sending')"
         deadline = time.monotonic() + 40
         while (left := servers[0].sql(query)[0][0]) and time.monotonic() < deadline:

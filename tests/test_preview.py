@@ -104,6 +104,19 @@ class TestPreviewIn(RehearsalMixin, ApiCase):
         form.record = f"res.partner,{self.partner.id}"
         self.assertEqual(json.loads(form.payload)["address"], {"city": "London", "street": None})
 
+    def test_scripts_of_what_it_begins_with(self):
+        """They are run as for an answer, and taken back; one that fails does not keep the form from opening."""
+        line = {"value_type": "script", "field_id": self.field("res.partner", "comment"), "external_key": "seen"}
+        script = "record.write({'function': 'touched'}) and 'yes'"
+        self.config_.line_ids = [Command.create(line | {"script": script})]
+        form = self.open_preview(self.config_)
+        form.record = f"res.partner,{self.partner.id}"
+        self.assertEqual(json.loads(form.payload)["seen"], "yes")
+        self.partner.invalidate_recordset()
+        self.assertFalse(self.partner.function)
+        self.config_.line_ids[-1].script = "1 / 0"
+        self.assertIn("division by zero", self.open_preview(self.config_).payload)
+
     def test_change(self):
         result = self.try_out({"code": "ADA", "name": "Ada", "address": {"city": "Paris"}})
         self.assertEqual(self.rows(result), [["", "address.city", '"London"', '"Paris"']])

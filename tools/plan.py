@@ -261,6 +261,17 @@ def build_objects(keys_by_column, columns, count):
     return objects
 
 
+def flatten(data, prefix=""):
+    """Return an object with the keys of its nested objects as dotted keys."""
+    result = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            result |= flatten(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Param:
     """A configured query parameter."""

@@ -59,6 +59,17 @@ def lock(cr, identifiers, *names):
     return True
 
 
+def try_hold(cr, *names):
+    """Take a lock until the end of the transaction as it is, unless another transaction has it.
+
+    :param cr: a cursor; what it sees is as old as its first query
+    :param names: what is locked
+    :return: whether it was taken
+    :rtype: bool
+    """
+    return _ask(cr, "SELECT pg_try_advisory_xact_lock(%s)", [_number(names)])
+
+
 @contextmanager
 def bookkeeping(env):
     """Give an environment on a short transaction of its own, which is committed at the end.
@@ -91,17 +102,6 @@ def rehearsal(env):
         cr.rollback()
         cr.close()
         env.registry.reset_changes()
-
-
-def try_hold(cr, *names):
-    """Take a lock until the end of the transaction as it is, unless another transaction has it.
-
-    :param cr: a cursor; what it sees is as old as its first query
-    :param names: what is locked
-    :return: whether it was taken
-    :rtype: bool
-    """
-    return _ask(cr, "SELECT pg_try_advisory_xact_lock(%s)", [_number(names)])
 
 
 def _ask(cr, query, parameters):

@@ -26,6 +26,8 @@ from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLErr
 from urllib3.exceptions import TimeoutError as WireTimeout
 from urllib3.util.connection import create_connection
 
+from .redact import MASK
+
 MAX_REDIRECTS = 5
 #: what is kept of an answer, in bytes
 MAX_ANSWER = 10 * 2**20
@@ -66,6 +68,11 @@ class Call:
     masked: tuple = ()
     #: why it must not be sent
     refusal: str = ""
+
+    @property
+    def shown_headers(self):
+        """All headers, without the values that no log shows."""
+        return {**self.headers, **self.private_headers, **dict.fromkeys(self.masked, MASK)}
 
 
 @dataclass

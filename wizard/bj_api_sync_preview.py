@@ -39,36 +39,48 @@ class BjApiSyncPreview(models.TransientModel):
     @api.depends("config_id", "record")
     def _compute_request(self):
         for wizard in self:
-            wizard.request = wizard.command = False
-            if wizard.record and wizard.request_type == "out":
-                with rehearsal(self.env) as env:
-                    room, place = self.browse().with_env(env), (wizard.record._name, wizard.record.id)
-                    wizard.request, wizard.command = room._describe_request(wizard.config_id.id, *place)
+            is_shown = wizard.record and wizard.request_type == "out"
+            wizard.request, wizard.command = wizard._rehearse("_describe_request") if is_shown else (False, False)
 
     @api.depends("config_id", "record")
     def _compute_payload(self):
         """Begin with what the endpoint answers for a record."""
         for wizard in self:
             if wizard.record and wizard.request_type == "in":
-                config, mapper = wizard.config_id.sudo(), self.env["bj.api.sync.mapper"]
-                record = self.env["bj.api.sync.outbound"]._run_as(config, wizard.record)
-                [data] = mapper._serialize(mapper._plan(config.id), record)
-                wizard.payload = json.dumps(data, indent=2, ensure_ascii=False, default=str)
+                wizard.payload, _command = wizard._rehearse("_describe_record")
 
-    def _describe_request(self, config_id, model, record_id):
+    def _rehearse(self, name):
+        """Call a method with the configuration and the record as its user sees it, and take back what scripts write.
+
+        :return: what the method returns, or what it is refused with, and False
+        :rtype: tuple[str, str | bool]
+        """
+        config_id, model, record_id = self.config_id.id, self.record._name, self.record.id
+        with rehearsal(self.env) as env:
+            config = env["bj.api.sync.config"].sudo().browse(config_id)
+            try:
+                return getattr(env[self._name], name)(config, env[model].browse(record_id))
+            except REFUSALS as exc:
+                return exc.args[0], False
+
+    def _describe_record(self, config, record):
+        """Return what the endpoint answers for a record, as text."""
+        mapper = self.env["bj.api.sync.mapper"]
+        record = self.env["bj.api.sync.outbound"]._run_as(config, record)
+        [data] = mapper._serialize(mapper._plan(config.id), record)
+        return json.dumps(data, indent=2, ensure_ascii=False, default=str), False
+
+    def _describe_request(self, config, record):
         """Return the request that a record makes as text, secrets masked as in logs, and as a curl command."""
-        config = self.env["bj.api.sync.config"].sudo().browse(config_id)
         outbound = self.env["bj.api.sync.outbound"]
-        try:
-            found = outbound._filter(config, outbound._run_as(config, self.env[model].browse(record_id)))
-            if not found:
-                return self.env._("It would be skipped: it is outside the filter domain, or not for the user."), False
-            items = outbound._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), found)
-            [request] = outbound._prepare_requests(config, items)
-            grant = oauth.Grant(token=redact.MASK)
-            call = self.env["bj.api.sync.client"]._prepare_call(config, request, grant=grant)
-        except REFUSALS as exc:
-            return exc.args[0], False
+        config, found, _skipped, message = outbound._select(config, record)
+        if not found:
+            return message, False
+        [request] = outbound._prepare_requests(
+            config, outbound._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), found)
+        )
+        grant = oauth.Grant(token=redact.MASK)
+        call = self.env["bj.api.sync.client"]._prepare_call(config, request, grant=grant)
         if request.error or call.refusal:
             return request.error or call.refusal, False
         shown = self.env["bj.api.log"]._prepare_values(
@@ -76,7 +88,7 @@ class BjApiSyncPreview(models.TransientModel):
                 "config_id": config.id,
                 "status": "success",
                 "url": call.url,
-                "request_headers": call.headers | call.private_headers | dict.fromkeys(call.masked, redact.MASK),
+                "request_headers": call.shown_headers,
                 "request_body": call.body,
                 "request_content_type": request.content_type,
             }
@@ -99,10 +111,9 @@ class BjApiSyncPreview(models.TransientModel):
         method = next((method for method in WRITING if endpoint and method in endpoint.methods), None)
         if not method:
             raise UserError(self.env._("This endpoint takes nothing: it has none of the methods POST, PUT and PATCH."))
-        user = self.env["res.users"].browse(endpoint.user_id or self.env.uid)
-        company_id = endpoint.company_id or user.company_id.id
-        context = {**user.with_user(user).context_get(), "allowed_company_ids": [company_id]}
-        with rehearsal(self.env(user=user.id, su=False, context=context)) as env:
+        user_id = endpoint.user_id or self.env.uid
+        context = self.env["bj.api.sync.inbound"].with_user(user_id)._get_context(endpoint)
+        with rehearsal(self.env(user=user_id, context=context)) as env:
             inbound = env["bj.api.sync.inbound"]
             try:
                 answer = inbound._handle(endpoint, Operation(method, payload=payload, dry_run=True))

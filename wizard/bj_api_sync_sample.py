@@ -5,6 +5,8 @@ from odoo import api, fields, models
 from odoo.exceptions import UserError
 from odoo.fields import Command
 
+from ..tools.plan import flatten
+
 #: the types of fields that a JSON value of a Python type can belong to
 FITTING = {
     bool: ("boolean",),
@@ -35,11 +37,14 @@ class BjApiSyncSample(models.TransientModel):
             items, wizard.problem = wizard._read_sample()
             values = {}
             for item in items:
-                for key, value in _flatten(item):
+                for key, value in flatten(item).items():
                     values[key] = value if values.get(key) is None else values[key]
             known = [f"{key}." for key in wizard.config_id.line_ids.mapped("external_key") if key]
+            candidates = wizard._get_candidates()
             wizard.line_ids = [Command.clear()] + [
-                Command.create({"key": key, "value": _show(value), "field_id": wizard._find_field(key, value)})
+                Command.create(
+                    {"key": key, "value": _show(value), "field_id": wizard._find_field(candidates, key, value)}
+                )
                 for key, value in values.items()
                 if not any(f"{key}.".startswith(other) or other.startswith(f"{key}.") for other in known)
             ]
@@ -57,16 +62,22 @@ class BjApiSyncSample(models.TransientModel):
             return [], self.env._("Expected an object, or a list of objects.")
         return items, False
 
-    def _find_field(self, key, value):
-        """Return the id of the field whose technical name or label is that of a key, if its type fits the value."""
+    def _get_candidates(self):
+        """Return what fields are called, without case and punctuation: technical names first, then labels.
+
+        :rtype: list[tuple[str, odoo.fields.Field]]
+        """
+        found = [field for field in self.env[self.config_id.model_name]._fields.values() if not field.groups]
+        names = [(_normalize(field.name), field) for field in found]
+        return names + [(_normalize(field._description_string(self.env)), field) for field in found]
+
+    def _find_field(self, candidates, key, value):
+        """Return the id of the first field that is called as a key, if its type fits the value."""
         names = {_normalize(key), _normalize(key.rpartition(".")[2])}
         types = PLAIN_TYPES if value is None else FITTING.get(type(value), ())
-        model = self.env[self.config_id.model_name]
-        fitting = [field for field in model._fields.values() if field.type in types and not field.groups]
-        for get_name in (lambda field: field.name, lambda field: field._description_string(self.env)):
-            for field in fitting:
-                if _normalize(get_name(field)) in names:
-                    return self.env["ir.model.fields"]._get(model._name, field.name).id
+        for name, field in candidates:
+            if name in names and field.type in types:
+                return self.env["ir.model.fields"]._get(field.model_name, field.name).id
         return False
 
     def action_add(self):
@@ -100,15 +111,6 @@ class BjApiSyncSampleLine(models.TransientModel):
         help="Keys without a field are left out.",
         ondelete="cascade",
     )
-
-
-def _flatten(item, prefix=""):
-    """Yield dotted keys and values; lists stay what they are."""
-    for key, value in item.items():
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _normalize(text):
