@@ -3,9 +3,9 @@ import hashlib
 import json
 import logging
 import re
+import secrets
 import time
 import traceback
-import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
@@ -58,6 +58,7 @@ class BjApiSyncDispatcher(Dispatcher):
     def __init__(self, request):
         super().__init__(request)
         self.started = time.monotonic()
+        self.method = request.httprequest.method
         self.endpoint = None
         self.payload = None
         #: the idempotency key, once the request is being worked on
@@ -66,19 +67,14 @@ class BjApiSyncDispatcher(Dispatcher):
         self.message = ""
         self.quota = None
         request_id = request.httprequest.headers.get("X-Request-ID", "")
-        self.trace_id = request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
-
-    @property
-    def method(self):
-        """The HTTP method of the request."""
-        return self.request.httprequest.method
+        self.trace_id = request_id if REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16)
 
     @property
     def origin(self):
         """Scheme and host the request was sent to, as the proxy in front of Odoo tells them."""
         return f"{self.request.httprequest.scheme}://{self.request.httprequest.host}"
 
-    @property
+    @functools.cached_property
     def dry_run(self):
         """Whether the changes are to be shown, not kept (``Prefer: tx=rollback``, RFC 7240)."""
         preferences = self.request.httprequest.headers.get("Prefer", "")
@@ -91,7 +87,7 @@ class BjApiSyncDispatcher(Dispatcher):
         parts = (self.method.encode(), httprequest.path.encode(), httprequest.query_string, self.body)
         return self.request.env["bj.api.idempotency.key"]._get_fingerprint(*parts)
 
-    @property
+    @functools.cached_property
     def args(self):
         """The query parameters: name -> list of texts."""
         return {key: list(texts) for key, texts in self.request.httprequest.args.lists()}
@@ -314,18 +310,22 @@ class BjApiSyncDispatcher(Dispatcher):
         return self._make_response(answer.status, body, answer.headers, content_type or media_type)
 
     def _make_response(self, status, body, headers, content_type=JSON):
-        response = Response(body, status=int(status), content_type=f"{content_type}; charset=utf-8")
+        headers = {
+            "Content-Type": f"{content_type}; charset=utf-8",
+            **headers,
+            "X-Request-ID": self.trace_id,
+            "Cache-Control": "private, no-cache" if "ETag" in headers else "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Vary": "Accept",
+        }
+        response = Response(body, status=int(status), headers=headers)
         if not body:
             response.headers.pop("Content-Type")
-        response.headers.update(headers)
-        response.headers["X-Request-ID"] = self.trace_id
-        response.headers["Cache-Control"] = "no-store" if "ETag" not in headers else "private, no-cache"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Vary"] = "Accept"
         if self.endpoint:
             if self.quota or self.endpoint.edge.cors_origins:
                 response.headers.update(self._get_edge_headers())
-            response.headers.update(self.endpoint.answer_headers)
+            if self.endpoint.answer_headers:
+                response.headers.update(self.endpoint.answer_headers)
         return response
 
     def _get_edge_headers(self):
@@ -430,7 +430,8 @@ class BjApiSyncDispatcher(Dispatcher):
         env.cr.commit()
 
     def _get_log_values(self, response):
-        httprequest = self.request.httprequest
+        httprequest, env = self.request.httprequest, self.request.env
+        [own_company_id, *_others] = env.context.get("allowed_company_ids") or [False]
         return {
             "name": f"{self.method} {self.endpoint.name}",
             "config_id": self.endpoint.config_id,
@@ -446,8 +447,8 @@ class BjApiSyncDispatcher(Dispatcher):
             "trace_id": self.trace_id,
             "model": self.endpoint.model,
             "remote_address": httprequest.remote_addr,
-            "user_id": self.request.env.uid,
-            "company_id": self.endpoint.company_id or self.request.env.company.id,
+            "user_id": env.uid,
+            "company_id": self.endpoint.company_id or own_company_id,
         }
 
     def _get_logged_body(self):

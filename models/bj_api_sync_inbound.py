@@ -94,16 +94,21 @@ class BjApiSyncInbound(models.AbstractModel):
             log_policy=config.log_policy,
         )
 
-    def _get_context(self, endpoint):
-        """Return the context in which the current user's requests are served.
+    @ormcache("user_id", "company_id")
+    def _get_context(self, user_id, company_id):
+        """Return the context in which a user's requests are served.
 
         Neither a session's language and time zone nor the browser's: an integrator gets the same from everywhere.
 
-        :param Endpoint endpoint: the compiled configuration
+        :param int user_id: the user
+        :param int company_id: the company of the configuration, if it has one; else it is the user's own
+        :return: the context; empty if the user has no access to the company
         :rtype: dict
         """
-        user = self.env["res.users"].browse(self.env.uid)
-        company_id = endpoint.company_id or user.sudo().company_id.id
+        user = self.env["res.users"].with_user(user_id).sudo().browse(user_id)
+        company_id = company_id or user.company_id.id
+        if company_id not in user._get_company_ids():
+            return {}
         return {**user.context_get(), "allowed_company_ids": [company_id]}
 
     # ------------------------------------------------------------------

@@ -244,7 +244,7 @@ class BjApiSyncMapper(models.AbstractModel):
         line, model = plan.identifier, self.env[plan.model]
         query = self.env["bj.api.sync.query"]._search_values(plan, line.field_name, keys)
         found = defaultdict(list)
-        if line.is_column:
+        if line.is_column and line.field_type not in codec.PATTERNS:
             columns = self.env["bj.api.sync.query"]._get_columns(plan.model, (line.field_name,))
             for record_id, key in self.env.execute_query(query.select(columns)):
                 found[key].append(record_id)

@@ -5,6 +5,8 @@ from odoo.fields import Domain
 from odoo.models import BaseModel
 from odoo.tools import SQL, Query, ormcache
 
+from ..tools import codec
+
 #: operators whose SQL depends on the condition alone, not on other records
 STABLE_OPERATORS = frozenset(
     ["=", "!=", "<", "<=", ">", ">=", "in", "not in"]
@@ -120,7 +122,7 @@ class BjApiSyncQuery(models.AbstractModel):
         return (query.where_clause,) if query._where_clauses else ()
 
     def _get_columns(self, model_name, names):
-        """Return the columns of stored fields, as terms of a SELECT.
+        """Return the columns of stored fields, as terms of a SELECT; moments are written as JSON has them.
 
         :param str model_name: the model
         :param tuple names: names of fields the user may read
@@ -132,12 +134,17 @@ class BjApiSyncQuery(models.AbstractModel):
     def _keep_columns(self, model_name, names):
         """Return the columns, None where the model makes something of them that may be another thing each time."""
         model = self.env[model_name]
-        columns = self._make_columns(model, names)
-        plain = SQL(", ").join(model._fields[name].to_sql(model, model._table) for name in ("id", *names))
-        return columns if columns == plain else None
+        for name in names:
+            if model._field_to_sql(model._table, name) != model._fields[name].to_sql(model, model._table):
+                return None
+        return self._make_columns(model, names)
 
     def _make_columns(self, model, names):
-        return SQL(", ").join(model._field_to_sql(model._table, name) for name in ("id", *names))
+        columns = [model._field_to_sql(model._table, "id")]
+        for name in names:
+            column, pattern = model._field_to_sql(model._table, name), codec.PATTERNS.get(model._fields[name].type)
+            columns.append(SQL("to_char(%s, %s)", column, pattern) if pattern else column)
+        return SQL(", ").join(columns)
 
 
 def _is_simple(field):

@@ -70,9 +70,9 @@ class BjApiSyncValue(models.AbstractModel):
         """Turn raw values, of the ORM or the database, into a column of JSON values.
 
         :param PlanLine line: the configuration line
-        :param values: one value per record; records as ids
+        :param values: one value per record; records as ids, moments also as JSON has them
         :type values: Sequence
-        :rtype: list
+        :rtype: Sequence
         """
         return codec.serialize_column(line.field_type, values, line.digits)
 

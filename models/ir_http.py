@@ -43,23 +43,24 @@ class IrHttp(models.AbstractModel):
         :raises Forbidden: if the caller's address is not one of the allowed networks, or the user is archived
         :raises Unauthorized: if a credential is missing or wrong (RFC 9110 section 15.5.2)
         """
-        match = ENDPOINT_PATH.match(request.httprequest.path)
-        endpoint = match and request.env["bj.api.sync.inbound"]._endpoint(match[1])
+        httprequest, dispatcher, inbound = request.httprequest, request.dispatcher, request.env["bj.api.sync.inbound"]
+        match = ENDPOINT_PATH.match(httprequest.path)
+        endpoint = match and inbound._endpoint(match[1])
         if not endpoint:
             raise NotFound(request.env._("There is no such endpoint."))
-        request.dispatcher.endpoint = endpoint
+        dispatcher.endpoint = endpoint
         cls._auth_method_none()  # nobody yet: what is logged of a refusal is not flushed as anybody
         if not cls._bj_is_near(endpoint):
             raise Forbidden(request.env._("Requests from your address are not accepted."))
-        if request.dispatcher.is_preflight():
+        if dispatcher.is_preflight():
             return  # the browser asks before it sends credentials; only the dispatcher's answer to OPTIONS follows
         cls._bj_check_headers(endpoint)
         user_id = getattr(cls, f"_bj_authenticate_{endpoint.authorization_type}")(endpoint) or endpoint.user_id
         if not user_id:
             raise Forbidden(request.env._("The user of this endpoint is archived."))
-        context = request.env["bj.api.sync.inbound"].with_user(user_id)._get_context(endpoint)
+        context = inbound._get_context(user_id, endpoint.company_id)
         request.update_env(user=user_id, context=context)
-        if context["allowed_company_ids"][0] not in request.env.user._get_company_ids():
+        if not context:
             raise Forbidden(request.env._("The user has no access to the company of this endpoint."))
 
     @classmethod

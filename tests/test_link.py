@@ -243,7 +243,7 @@ class TestEcho(TwoWayCase):
             few, many = (self.count_queries(some, f"Theirs {policy}") for some in (records[:2], records[2:]))
             costs[policy] = (few, many)
         for few, many in costs.values():
-            self.assertLessEqual(many, few, costs)
+            self.assertLess(many, few + 5, costs)  # what Odoo keeps may be dropped at any time, and asked for again
 
 
 @tagged("post_install", "-at_install")

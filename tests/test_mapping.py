@@ -9,7 +9,7 @@ from odoo.tests import new_test_user, tagged
 from odoo.tools import mute_logger
 
 from ..exceptions import BadPayload
-from ..tools.codec import TO_MANY
+from ..tools import codec
 from ..tools.plan import Operation
 from .common import ApiCase
 
@@ -132,6 +132,17 @@ class TestPlain(MappingCase):
         self.handle(config, "PUT", {"next": "2031-01-31T15:05:00+02:00"}, ref=str(cron.id))
         self.assertEqual(cron.nextcall, datetime(2031, 1, 31, 13, 5))
         self.assertEqual(self.read(config, cron)["next"], "2031-01-31T13:05:00Z")
+
+    def test_moments_of_the_database(self):
+        """PostgreSQL writes moments as the codec does."""
+        config = self.config("ir.cron", ("lastcall", "last"), endpoint="t-moments")
+        plan = self.env["bj.api.sync.mapper"]._plan(config.id)
+        cron = self.env.ref("base.autovacuum_job")
+        for moment in ("2031-01-31 13:05:09.999999", "0042-02-03 00:00:00", "9999-12-31 23:59:59.5", None):
+            self.env.cr.execute("UPDATE ir_cron SET lastcall = %s WHERE id = %s", [moment, cron.id])
+            cron.invalidate_recordset()
+            [data] = self.env["bj.api.sync.mapper"]._serialize(plan, cron)
+            self.assertEqual([data["last"]], codec.serialize_column("datetime", [cron.lastcall]))
 
     def test_null_clears_absent_keeps(self):
         config = self.partner_config(
@@ -931,7 +942,7 @@ class TestReadable(MappingCase):
         restricted = next(
             name
             for name, field in self.env["res.users"]._fields.items()
-            if field.groups in ("base.group_erp_manager", "base.group_system") and field.type not in TO_MANY
+            if field.groups in ("base.group_erp_manager", "base.group_system") and field.type not in codec.TO_MANY
         )
         with self.assertRaisesRegex(ValidationError, "Allow Restricted Field"):
             self.config("res.users", ("login", "login"), (restricted, "x"), endpoint="t-refused")

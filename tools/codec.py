@@ -30,7 +30,8 @@ REFERENCE = re.compile(r"[a-z_][a-z0-9_.]*,[0-9]{1,10}")
 TRUE, FALSE = ("true", "1"), ("false", "0")
 #: the field types that hold one or several records
 TO_MANY = ("one2many", "many2many")
-
+#: how PostgreSQL writes the field types it can write as JSON has them, which takes less time than Python
+PATTERNS = {"date": "YYYY-MM-DD", "datetime": 'YYYY-MM-DD"T"HH24:MI:SS"Z"'}
 
 #: bytes that must be free; orjson asks for eight times a text, and for the double of what it has written so far
 HEADROOM = 512 * 1024 * 1024
@@ -46,31 +47,41 @@ def serialize_column(field_type, values, digits=None):
     """Turn ORM (or database) values into JSON values.
 
     :param str field_type: the type of an Odoo field
-    :param values: ORM values; records are given as id, ids or None
+    :param values: ORM values; records are given as id, ids or None, moments as such or as :data:`PATTERNS` write them
     :type values: Sequence
     :param int digits: decimals of a float, None if it has no fixed number
     :return: one JSON value per value
-    :rtype: list
+    :rtype: Sequence
     """
-    if field_type == "integer":
-        return [value or 0 for value in values]
-    if field_type == "boolean":
-        return [bool(value) for value in values]
     if field_type in TO_MANY:
         return [list(value) for value in values]
     if field_type in ("float", "monetary"):
         if digits is None:
             return [value or 0.0 for value in values]
         return [float_round(value or 0.0, precision_digits=digits) for value in values]
-    if field_type == "date":
-        return [value.isoformat() if value else None for value in values]
-    if field_type == "datetime":
-        return [value.isoformat()[:19] + "Z" if value else None for value in values]  # without the microseconds
-    if field_type == "binary":
-        return [bytes(value).decode("ascii") if value else None for value in values]
-    if field_type == "html":
-        return [str(value) if value else None for value in values]
-    return [value or None for value in values]
+    if serialize := SERIALIZERS.get(field_type):
+        return [serialize(value) if value else None for value in values]
+    if all(values):
+        return values
+    empty = EMPTY.get(field_type)
+    return [value or empty for value in values]
+
+
+def _serialize_date(value):
+    return value if isinstance(value, str) else value.isoformat()
+
+
+def _serialize_datetime(value):
+    return value if isinstance(value, str) else value.isoformat()[:19] + "Z"  # without the microseconds
+
+
+def _serialize_binary(value):
+    return bytes(value).decode("ascii")
+
+
+SERIALIZERS = {"date": _serialize_date, "datetime": _serialize_datetime, "binary": _serialize_binary, "html": str}
+#: what no value is answered as where it is not null
+EMPTY = {"integer": 0, "boolean": False}
 
 
 def dump_json(value):

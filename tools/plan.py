@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 
 from .codec import TO_MANY
 from .edge import Edge
@@ -248,7 +249,7 @@ def build_objects(keys_by_column, columns, count):
         return [{} for _ in range(count)]
     if all(len(path) == 1 for path in keys_by_column):
         keys = [path[0] for path in keys_by_column]
-        return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+        return list(map(dict, map(zip, repeat(keys), zip(*columns, strict=True))))  # without a loop in Python
     objects = []
     for row in zip(*columns, strict=True):
         result = {}

@@ -112,7 +112,9 @@ class BjApiSyncPreview(models.TransientModel):
         if not method:
             raise UserError(self.env._("This endpoint takes nothing: it has none of the methods POST, PUT and PATCH."))
         user_id = endpoint.user_id or self.env.uid
-        context = self.env["bj.api.sync.inbound"].with_user(user_id)._get_context(endpoint)
+        context = self.env["bj.api.sync.inbound"]._get_context(user_id, endpoint.company_id)
+        if not context:
+            raise UserError(self.env._("The user has no access to the company of this endpoint."))
         with rehearsal(self.env(user=user_id, context=context)) as env:
             inbound = env["bj.api.sync.inbound"]
             try:
