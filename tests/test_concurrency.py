@@ -132,10 +132,11 @@ class TestLocks(TransactionCase):
         )
         return self.other.fetchone()[0]
 
-    def test_one_for_each_bucket_and_gone_with_the_transaction(self):
+    def test_gone_with_the_transaction(self):
+        """One for each identifier, for the field of all, and for the key."""
         for end in (self.one.commit, self.one.rollback):
             self.assertTrue(transaction.lock(self.one, [self.NAME, self.NAME, ("res.partner", "ref", 7)], "key"))
-            self.assertEqual(self.count_locks(), 3)
+            self.assertEqual(self.count_locks(), 4)
             end()
             self.assertEqual(self.count_locks(), 0)
         self.assertTrue(transaction.lock(self.one, []))
@@ -152,6 +153,24 @@ class TestLocks(TransactionCase):
         self.assertTrue(self.one.fetchone()[0])
         self.one.execute("SHOW transaction_isolation")
         self.assertEqual(self.one.fetchone()[0], "repeatable read")
+
+    def test_lists(self):
+        """Lists of different identifiers do not wait for each other, unless one is so large that it locks the field."""
+        few, others, many = (
+            [("res.partner", "ref", f"{name}{number}") for number in range(count)]
+            for name, count in (("a", 200), ("b", 200), ("c", transaction.ONE_BY_ONE + 1))
+        )
+        self.other.execute("SET lock_timeout = '50ms'")
+        self.other.commit()
+        transaction.lock(self.one, few)
+        self.assertTrue(transaction.lock(self.other, others))
+        self.assertTrue(transaction.lock(self.other, [("res.partner", "name", value) for *_, value in many]))
+        self.other.rollback()
+        for held, wanted in ((few, others[:10] + few[-1:]), (few, many), (many, others), (many, many)):
+            self.one.rollback()
+            transaction.lock(self.one, held)
+            with self.assertRaises(psycopg2.errors.LockNotAvailable), mute_logger("odoo.sql_db"):
+                transaction.lock(self.other, wanted)
 
     def test_key_that_somebody_has(self):
         transaction.lock(self.other, [], "key")

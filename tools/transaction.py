@@ -9,6 +9,7 @@ Source: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-L
 """
 
 import zlib
+from collections import defaultdict
 from contextlib import contextmanager
 
 import psycopg2
@@ -17,15 +18,17 @@ from psycopg2.extensions import ISOLATION_LEVEL_READ_COMMITTED
 from odoo import SUPERUSER_ID
 from odoo.modules import module
 
-#: how many locks the identifiers of one field share: a transaction never holds more of them, however many
-#: records it writes (PostgreSQL has room for 64 locks per connection)
-BUCKETS = 256
+#: identifiers of one field that are locked one by one; of more, the field is locked as a whole, because PostgreSQL has
+#: room for 64 locks per connection on average
+ONE_BY_ONE = 256
 LOCK = """
-    SELECT pg_advisory_lock(number) FROM unnest(%(numbers)s::bigint[]) AS number;
+    SELECT CASE WHEN shared THEN pg_advisory_lock_shared(number) ELSE pg_advisory_lock(number) END
+    FROM unnest(%(numbers)s::bigint[], %(shared)s::boolean[]) AS lock (number, shared);
     ROLLBACK;
     BEGIN ISOLATION LEVEL REPEATABLE READ;
-    SELECT pg_advisory_xact_lock(number) FROM unnest(%(numbers)s::bigint[] || %(taken)s::bigint[]) AS number;
-    SELECT pg_advisory_unlock(number) FROM unnest(%(numbers)s::bigint[] || %(taken)s::bigint[]) AS number
+    SELECT CASE WHEN shared THEN pg_advisory_xact_lock_shared(number) ELSE pg_advisory_xact_lock(number) END
+    FROM unnest(%(numbers)s::bigint[], %(shared)s::boolean[]) AS lock (number, shared);
+    SELECT pg_advisory_unlock_all()
 """
 
 
@@ -41,22 +44,35 @@ def lock(cr, identifiers, *names):
     """
     if module.current_test:  # there is but one connection, which never ends its transaction
         return True
-    places = {
-        (model, field, zlib.crc32(str(value).encode("utf-8", "replace")) % BUCKETS)
-        for model, field, value in identifiers
-    }
-    numbers, taken = sorted(map(_number, places)), [_number(names)] if names else []
+    locks = _get_locks(identifiers)
+    taken = [_number(names)] if names else []
     try:
         if taken and not _ask(cr, "SELECT pg_try_advisory_lock(%s)", taken):
             return False
-        if numbers or taken:  # in one order for everybody, so that nobody waits for each other
+        if locks or taken:
+            numbers, shared = zip(*locks, *((number, False) for number in taken), strict=True)
             cr.clear()
-            cr.execute(LOCK, {"numbers": numbers, "taken": taken})
+            cr.execute(LOCK, {"numbers": list(numbers), "shared": list(shared)})
     except psycopg2.Error:
         cr.connection.rollback()
         cr.execute("SELECT pg_advisory_unlock_all()")
         raise
     return True
+
+
+def _get_locks(identifiers):
+    """Return the numbers to lock and whether others may share each, in one order for everybody: nobody waits in a ring.
+
+    A field's lock is shared by those who lock its identifiers one by one.
+    """
+    values = defaultdict(set)
+    for model, field, value in identifiers:
+        values[model, field].add(str(value))
+    wholes = [(_number(place), len(some) <= ONE_BY_ONE) for place, some in values.items()]
+    singles = [
+        (_number((*place, value)), False) for place, some in values.items() if len(some) <= ONE_BY_ONE for value in some
+    ]
+    return sorted(wholes) + sorted(singles)
 
 
 def try_hold(cr, *names):
