@@ -88,6 +88,14 @@ class BjApiSyncConfigLine(models.Model):
     # Computed fields
     # ------------------------------------------------------------------
 
+    @api.depends("external_key", "field_id", "sequence")
+    @api.depends_context("lang")
+    def _compute_display_name(self):
+        """Name lines in messages."""
+        for line in self:
+            name = line.external_key or line.field_id.field_description
+            line.display_name = name or self.env._("Line %s", line.sequence)
+
     @api.depends("config_id.request_type", "config_id.is_pull")
     def _compute_config_request_type(self):
         """What is pulled is mapped as what is received."""
@@ -109,7 +117,7 @@ class BjApiSyncConfigLine(models.Model):
         for line in self:
             key = line.external_key
             if not key and not line._is_exec() and not line.response_key:
-                raise ValidationError(self.env._("%(line)s: fill in the External API Key.", line=line._describe()))
+                raise ValidationError(self.env._("%(line)s: fill in the External API Key.", line=line.display_name))
             if key and not all(part and part.strip() == part for part in key.split(".")):
                 raise ValidationError(
                     self.env._("The External API Key “%(key)s” has an empty part or spaces around a part.", key=key)
@@ -127,7 +135,7 @@ class BjApiSyncConfigLine(models.Model):
                 if line.value_type not in ("script", "relational_script") or (
                     line.config_request_type == "in" and not line._is_exec()
                 ):
-                    raise ValidationError(self.env._("%(line)s: choose the field.", line=line._describe()))
+                    raise ValidationError(self.env._("%(line)s: choose the field.", line=line.display_name))
                 continue
             if line.field_id.model_id != line.config_id.model_id:
                 raise ValidationError(
@@ -149,7 +157,7 @@ class BjApiSyncConfigLine(models.Model):
                 raise ValidationError(
                     self.env._(
                         "%(line)s: %(field)s is no relation. Choose a plain Value Calculation Type.",
-                        line=line._describe(),
+                        line=line.display_name,
                         field=line.field_id.field_description,
                     )
                 )
@@ -162,7 +170,7 @@ class BjApiSyncConfigLine(models.Model):
                     self.env._(
                         "%(line)s cannot be the record identifier: take a Plain line of a text, number, selection, "
                         "date or many2one field.",
-                        line=line._describe(),
+                        line=line.display_name,
                     )
                 )
             field = self.env[line.field_id.model]._fields.get(line.field_id.name)
@@ -170,7 +178,7 @@ class BjApiSyncConfigLine(models.Model):
                 raise ValidationError(
                     self.env._(
                         "%(line)s cannot be the record identifier: Odoo cannot search by %(field)s.",
-                        line=line._describe(),
+                        line=line.display_name,
                         field=line.field_id.field_description,
                     )
                 )
@@ -179,12 +187,12 @@ class BjApiSyncConfigLine(models.Model):
     def _check_mapping_config(self):
         for line in self.filtered(lambda line: line.value_type == "relational"):
             if not line.mapping_config_id:
-                raise ValidationError(self.env._("%(line)s: choose the Mapping Model.", line=line._describe()))
+                raise ValidationError(self.env._("%(line)s: choose the Mapping Model.", line=line.display_name))
             if line.mapping_config_id.sudo().model_name != line.field_id.relation:
                 raise ValidationError(
                     self.env._(
                         "%(line)s: the Mapping Model must be a configuration on the model %(model)s.",
-                        line=line._describe(),
+                        line=line.display_name,
                         model=line.field_id.relation,
                     )
                 )
@@ -212,7 +220,7 @@ class BjApiSyncConfigLine(models.Model):
             if error:
                 raise ValidationError(
                     self.env._(
-                        "%(line)s: the Python Script is not valid. %(error)s", line=line._describe(), error=error
+                        "%(line)s: the Python Script is not valid. %(error)s", line=line.display_name, error=error
                     )
                 )
 
@@ -231,10 +239,6 @@ class BjApiSyncConfigLine(models.Model):
             self._check_script_access()
         return super().write(vals)
 
-    def _compute_display_name(self):
-        for line in self:
-            line.display_name = line._describe()
-
     # ------------------------------------------------------------------
     # Business methods
     # ------------------------------------------------------------------
@@ -251,8 +255,3 @@ class BjApiSyncConfigLine(models.Model):
         """Tell whether this line runs code without assigning a value."""
         self.ensure_one()
         return self.value_type in ("script", "relational_script") and self.script_mode == "exec"
-
-    def _describe(self):
-        """Name this line in messages."""
-        self.ensure_one()
-        return self.external_key or self.field_id.field_description or self.env._("Line %s", self.sequence)

@@ -63,7 +63,7 @@ class BjApiSyncMapper(models.AbstractModel):
         return PlanLine(
             id=line.id,
             config_id=line.config_id.id,
-            label=line._describe(),
+            label=line.display_name,
             key=line.external_key or "",
             path=tuple((line.external_key or "").split(".")) if line.external_key else (),
             field_name=field.name if field is not None else "",

@@ -243,6 +243,16 @@ class TestConfig(ApiCase):
         self.assertTrue(self.line(config, False, False, value_type="script", script_mode="exec", script="x = 1"))
         self.assertTrue(self.line(self.out(), False, "value", value_type="script", script="record.name"))
 
+    def test_line_name(self):
+        line = self.line(self.out(), False, False, value_type="script", script_mode="exec", script="x = 1", sequence=7)
+        self.assertEqual(line.display_name, "Line 7")
+        line.sequence = 8
+        self.assertEqual(line.display_name, "Line 8")
+        line.field_id = self.field("res.partner", "vat")
+        self.assertEqual(line.display_name, line.field_id.field_description)
+        line.external_key = "vat"
+        self.assertEqual(line.display_name, "vat")
+
     def test_line_external_key(self):
         config = self.partner_config()
         with self.refused("fill in the External API Key"):
