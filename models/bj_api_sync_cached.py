@@ -1,4 +1,5 @@
 from odoo import api, models
+from odoo.exceptions import ValidationError
 
 
 class BjApiSyncCached(models.AbstractModel):
@@ -19,3 +20,11 @@ class BjApiSyncCached(models.AbstractModel):
     def unlink(self):
         self.env.registry.clear_cache()
         return super().unlink()
+
+    def _refusal(self, problem):
+        """Return the error by which a constraint refuses this record.
+
+        :param str problem: what is wrong, and what to do about it
+        :rtype: odoo.exceptions.ValidationError
+        """
+        return ValidationError(self.env._("%(name)s: %(problem)s", name=self.display_name, problem=problem))

@@ -264,15 +264,9 @@ class BjApiSyncConfig(models.Model):
         for config in self:
             count = len(config.http_method_ids)
             if config.request_type == "out" and count != 1:
-                raise ValidationError(
-                    self.env._(
-                        "%(config)s: choose exactly one HTTP method to send the requests with.", config=config.name
-                    )
-                )
+                raise config._refusal(self.env._("choose exactly one HTTP method to send the requests with."))
             if config.request_type == "in" and config.endpoint and not count:
-                raise ValidationError(
-                    self.env._("%(config)s: choose the HTTP methods the endpoint answers.", config=config.name)
-                )
+                raise config._refusal(self.env._("choose the HTTP methods the endpoint answers."))
 
     @api.constrains("endpoint", "request_type")
     def _check_endpoint(self):
@@ -344,10 +338,9 @@ class BjApiSyncConfig(models.Model):
                 continue
             for fname in REQUIRED_BY_AUTHORIZATION.get(config.authorization_type, ()):
                 if not config[fname]:
-                    raise ValidationError(
+                    raise config._refusal(
                         self.env._(
-                            "%(config)s: fill in %(field)s, the authorization type needs it.",
-                            config=config.name,
+                            "fill in %(field)s, the authorization type needs it.",
                             field=self._fields[fname]._description_string(self.env),
                         )
                     )
@@ -359,12 +352,8 @@ class BjApiSyncConfig(models.Model):
                 for secret in config._get_signing_secrets():
                     signature.parse_secret(config.signing_style, secret)
             except ValueError:
-                raise ValidationError(
-                    self.env._(
-                        "%(config)s: a signing secret of Standard Webhooks is base64, such as whsec_c2VjcmV0, "
-                        "and not just any text.",
-                        config=config.name,
-                    )
+                raise config._refusal(
+                    self.env._("a signing secret of Standard Webhooks is base64, such as whsec_c2VjcmV0.")
                 ) from None
 
     @api.constrains("user_id", "company_id", "authorization_type", "endpoint", "request_type")
@@ -373,9 +362,7 @@ class BjApiSyncConfig(models.Model):
             if not config._needs_user():
                 continue
             if not config.user_id and config.authorization_type != "odoo":
-                raise ValidationError(
-                    self.env._("%(config)s: choose the user the requests run as.", config=config.name)
-                )
+                raise config._refusal(self.env._("choose the user the requests run as."))
             if config.user_id and config.company_id and config.company_id not in config.user_id.company_ids:
                 raise ValidationError(
                     self.env._(
@@ -385,11 +372,7 @@ class BjApiSyncConfig(models.Model):
                     )
                 )
             if config.user_id and config.user_id._is_superuser():
-                raise ValidationError(
-                    self.env._(
-                        "%(config)s: requests cannot run as the superuser. Choose another user.", config=config.name
-                    )
-                )
+                raise config._refusal(self.env._("requests cannot run as the superuser. Choose another user."))
 
     @api.constrains("filter_domain", "model_id")
     def _check_filter_domain(self):
@@ -410,15 +393,9 @@ class BjApiSyncConfig(models.Model):
             )
             for key in keys:
                 if keys.count(key) > 1 or any(other.startswith(f"{key}.") for other in keys):
-                    raise ValidationError(
-                        self.env._(
-                            "%(config)s: the External API Key “%(key)s” is used twice.", config=config.name, key=key
-                        )
-                    )
+                    raise config._refusal(self.env._("the External API Key “%(key)s” is used twice.", key=key))
             if len(config.line_ids.filtered("is_record_identifier")) > 1:
-                raise ValidationError(
-                    self.env._("%(config)s: only one line can be the record identifier.", config=config.name)
-                )
+                raise config._refusal(self.env._("only one line can be the record identifier."))
 
     @api.constrains("line_ids", "endpoint", "request_type")
     def _check_record_identifier(self):
@@ -426,11 +403,9 @@ class BjApiSyncConfig(models.Model):
             if not config.line_ids or (config.request_type == "in" and not config.endpoint):
                 continue
             if len(config.line_ids.filtered("is_record_identifier")) != 1:
-                raise ValidationError(
+                raise config._refusal(
                     self.env._(
-                        "%(config)s: switch on “Is Record Identifier” on exactly one line, the one whose value "
-                        "tells records apart.",
-                        config=config.name,
+                        "switch on “Is Record Identifier” on exactly one line, the one whose value tells records apart."
                     )
                 )
 

@@ -1,5 +1,4 @@
 from odoo import api, fields, models
-from odoo.exceptions import ValidationError
 
 from ..tools.edge import Edge, parse_networks, parse_origins
 from ..tools.secret import encrypt
@@ -34,11 +33,10 @@ class BjApiSyncConfig(models.Model):
     def _check_limits(self):
         for config in self:
             if config.rate_limit < 0 or not 1 <= config.max_body_size <= 1024 * 1024:
-                raise ValidationError(
+                raise config._refusal(
                     self.env._(
-                        "%(config)s: Requests per Minute cannot be negative, and the Largest Body is between "
-                        "1 KiB and 1048576 KiB (1 GiB).",
-                        config=config.name,
+                        "Requests per Minute cannot be negative, and the Largest Body is between "
+                        "1 KiB and 1048576 KiB (1 GiB)."
                     )
                 )
 
@@ -49,11 +47,10 @@ class BjApiSyncConfig(models.Model):
                 parse_networks(config.allowed_networks or "")
                 parse_origins(config.cors_origins or "")
             except ValueError as exc:
-                raise ValidationError(
+                raise config._refusal(
                     self.env._(
-                        "%(config)s: %(error)s. Networks look like 192.0.2.0/24 or 2001:db8::/32, origins like "
+                        "%(error)s. Networks look like 192.0.2.0/24 or 2001:db8::/32, origins like "
                         "https://shop.example.com; one per line.",
-                        config=config.name,
                         error=exc,
                     )
                 ) from exc

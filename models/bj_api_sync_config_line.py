@@ -117,11 +117,9 @@ class BjApiSyncConfigLine(models.Model):
         for line in self:
             key = line.external_key
             if not key and not line._is_exec() and not line.response_key:
-                raise ValidationError(self.env._("%(line)s: fill in the External API Key.", line=line.display_name))
+                raise line._refusal(self.env._("fill in the External API Key."))
             if key and not all(part and part.strip() == part for part in key.split(".")):
-                raise ValidationError(
-                    self.env._("The External API Key “%(key)s” has an empty part or spaces around a part.", key=key)
-                )
+                raise line._refusal(self.env._("the External API Key has an empty part or spaces around a part."))
 
     @api.constrains("config_id", "external_key", "value_type", "script_mode", "is_record_identifier")
     def _check_among_lines(self):
@@ -135,7 +133,7 @@ class BjApiSyncConfigLine(models.Model):
                 if line.value_type not in ("script", "relational_script") or (
                     line.config_request_type == "in" and not line._is_exec()
                 ):
-                    raise ValidationError(self.env._("%(line)s: choose the field.", line=line.display_name))
+                    raise line._refusal(self.env._("choose the field."))
                 continue
             if line.field_id.model_id != line.config_id.model_id:
                 raise ValidationError(
@@ -154,10 +152,9 @@ class BjApiSyncConfigLine(models.Model):
                     )
                 )
             if line.value_type in ("relational", "relational_script") and line.field_id.ttype not in RELATIONAL_TYPES:
-                raise ValidationError(
+                raise line._refusal(
                     self.env._(
-                        "%(line)s: %(field)s is no relation. Choose a plain Value Calculation Type.",
-                        line=line.display_name,
+                        "%(field)s is no relation. Choose a plain Value Calculation Type.",
                         field=line.field_id.field_description,
                     )
                 )
@@ -166,19 +163,17 @@ class BjApiSyncConfigLine(models.Model):
     def _check_record_identifier(self):
         for line in self.filtered("is_record_identifier"):
             if line.value_type != "plain" or line.field_id.ttype not in IDENTIFIER_TYPES:
-                raise ValidationError(
+                raise line._refusal(
                     self.env._(
-                        "%(line)s cannot be the record identifier: take a Plain line of a text, number, selection, "
-                        "date or many2one field.",
-                        line=line.display_name,
+                        "it cannot be the record identifier. Take a Plain line of a text, number, selection, date or "
+                        "many2one field."
                     )
                 )
             field = self.env[line.field_id.model]._fields.get(line.field_id.name)
             if field is not None and not field._description_searchable:
-                raise ValidationError(
+                raise line._refusal(
                     self.env._(
-                        "%(line)s cannot be the record identifier: Odoo cannot search by %(field)s.",
-                        line=line.display_name,
+                        "it cannot be the record identifier. Odoo cannot search by %(field)s.",
                         field=line.field_id.field_description,
                     )
                 )
@@ -187,12 +182,11 @@ class BjApiSyncConfigLine(models.Model):
     def _check_mapping_config(self):
         for line in self.filtered(lambda line: line.value_type == "relational"):
             if not line.mapping_config_id:
-                raise ValidationError(self.env._("%(line)s: choose the Mapping Model.", line=line.display_name))
+                raise line._refusal(self.env._("choose the Mapping Model."))
             if line.mapping_config_id.sudo().model_name != line.field_id.relation:
-                raise ValidationError(
+                raise line._refusal(
                     self.env._(
-                        "%(line)s: the Mapping Model must be a configuration on the model %(model)s.",
-                        line=line.display_name,
+                        "the Mapping Model must be a configuration on the model %(model)s.",
                         model=line.field_id.relation,
                     )
                 )
@@ -218,11 +212,7 @@ class BjApiSyncConfigLine(models.Model):
         for line in self.filtered(lambda line: line.value_type in ("script", "relational_script")):
             error = self.env["bj.api.sync.script"]._check_syntax(line.script, line.script_mode)
             if error:
-                raise ValidationError(
-                    self.env._(
-                        "%(line)s: the Python Script is not valid. %(error)s", line=line.display_name, error=error
-                    )
-                )
+                raise line._refusal(self.env._("the Python Script is not valid. %(error)s", error=error))
 
     # ------------------------------------------------------------------
     # CRUD

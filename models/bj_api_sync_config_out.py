@@ -115,13 +115,7 @@ class BjApiSyncConfig(models.Model):
     def _check_header_script(self):
         for config in self.filtered("header_script"):
             if error := self.env["bj.api.sync.script"]._check_syntax(config.header_script, "exec"):
-                raise ValidationError(
-                    self.env._(
-                        "%(config)s: the Python Script for Headers is not valid. %(error)s",
-                        config=config.name,
-                        error=error,
-                    )
-                )
+                raise config._refusal(self.env._("the Python Script for Headers is not valid. %(error)s", error=error))
 
     @api.model_create_multi
     def create(self, vals_list):

@@ -1,5 +1,4 @@
 from odoo import api, fields, models
-from odoo.exceptions import ValidationError
 
 
 class BjApiSyncConfig(models.Model):
@@ -50,20 +49,18 @@ class BjApiSyncConfig(models.Model):
             goes_out = config.request_type == "out" and not config.is_pull
             comes_in = other.request_type == "in" or other.is_pull
             if not goes_out or not comes_in or other.model_id != config.model_id:
-                raise ValidationError(
+                raise config._refusal(
                     self.env._(
-                        "%(config)s cannot be two-way with %(other)s: it takes an outbound configuration, and one by "
-                        "which records of the same model come in.",
-                        config=config.name,
+                        "it cannot be two-way with %(other)s: that takes an outbound configuration, and one by which "
+                        "records of the same model come in.",
                         other=other.name,
                     )
                 )
             if config.conflict_policy == "newest" and "write_date" not in other.line_ids.field_id.mapped("name"):
-                raise ValidationError(
+                raise config._refusal(
                     self.env._(
-                        "%(config)s: for “Newest Wins”, %(other)s needs a line of the field Last Updated on: the key "
-                        "by which the other system tells when it changed the record.",
-                        config=config.name,
+                        "for “Newest Wins”, %(other)s needs a line of the field Last Updated on: the key by which "
+                        "the other system tells when it changed the record.",
                         other=other.name,
                     )
                 )
@@ -72,11 +69,10 @@ class BjApiSyncConfig(models.Model):
     def _check_deletions(self):
         for config in self:
             if config.counterpart_id and config.deletion_url:
-                raise ValidationError(
+                raise config._refusal(
                     self.env._(
-                        "%(config)s is two-way: let another configuration tell deletions, of the method DELETE and "
-                        "with the same Two-Way with, and leave the Deletion URL empty.",
-                        config=config.name,
+                        "it is two-way. Let another configuration tell deletions, of the method DELETE and with the "
+                        "same Two-Way with, and leave the Deletion URL empty."
                     )
                 )
 

@@ -1,5 +1,5 @@
 from odoo import api, fields, models
-from odoo.exceptions import UserError, ValidationError
+from odoo.exceptions import UserError
 from odoo.fields import Command
 
 from .bj_api_sync_config import MANAGER, PLACEHOLDER
@@ -111,21 +111,12 @@ class BjApiSyncConfig(models.Model):
         self._check_user()
         for config in self.filtered("is_pull"):
             if config.request_type != "out" or config.http_method_ids.name != "GET":
-                raise ValidationError(
-                    self.env._(
-                        "%(config)s: records are pulled by an outbound configuration with GET.", config=config.name
-                    )
-                )
+                raise config._refusal(self.env._("records are pulled by an outbound configuration with GET."))
             if PLACEHOLDER.search(config.request_url):
-                raise ValidationError(
-                    self.env._("%(config)s: there is no record yet to fill the Request URL from.", config=config.name)
-                )
+                raise config._refusal(self.env._("there is no record yet to fill the Request URL from."))
             if not any(config.line_ids.filtered("is_record_identifier").mapped("external_key")):
-                raise ValidationError(
-                    self.env._(
-                        "%(config)s: what is pulled needs a record identifier, a line with an External API Key.",
-                        config=config.name,
-                    )
+                raise config._refusal(
+                    self.env._("what is pulled needs a record identifier, a line with an External API Key.")
                 )
             config.line_ids._check_field()
 
@@ -138,10 +129,9 @@ class BjApiSyncConfig(models.Model):
                 missing = "pull_next_key"
             else:
                 continue
-            raise ValidationError(
+            raise config._refusal(
                 self.env._(
-                    "%(config)s: fill in %(field)s, this kind of paging needs it.",
-                    config=config.name,
+                    "fill in %(field)s, this kind of paging needs it.",
                     field=self._fields[missing]._description_string(self.env),
                 )
             )

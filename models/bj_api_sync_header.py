@@ -1,7 +1,6 @@
 import re
 
 from odoo import api, fields, models
-from odoo.exceptions import ValidationError
 
 from ..tools.secret import EncryptedChar
 
@@ -45,15 +44,9 @@ class BjApiSyncHeader(models.Model):
     def _check_header(self):
         for header in self.sudo():
             if not HEADER_NAME.fullmatch(header.key):
-                raise ValidationError(
-                    self.env._("“%(key)s” is not a valid header name: no spaces, colons or accents.", key=header.key)
-                )
+                raise header._refusal(self.env._("this is not a valid header name: no spaces, colons or accents."))
             if HEADER_VALUE_FORBIDDEN.search(header.value or ""):
-                raise ValidationError(
-                    self.env._("The value of the header %(key)s has characters no header can carry.", key=header.key)
-                )
+                raise header._refusal(self.env._("the value has characters no header can carry."))
             config = header.config_id
             if config.active and config.request_type == "in" and header.purpose == "require" and not header.value:
-                raise ValidationError(
-                    self.env._("The header %(key)s is required of the request: fill in its value.", key=header.key)
-                )
+                raise header._refusal(self.env._("this header is required of the request, fill in its value."))

@@ -56,11 +56,7 @@ class BjApiSyncParam(models.Model):
     def _check_key(self):
         for param in self:
             if param.key in RESERVED_KEYS:
-                raise ValidationError(
-                    self.env._(
-                        "“%(key)s” has a meaning of its own in every request: choose another key.", key=param.key
-                    )
-                )
+                raise param._refusal(self.env._("it has a meaning of its own in every request, choose another key."))
 
     @api.constrains("field_id", "domain_operator", "config_id")
     def _check_field(self):
@@ -75,18 +71,14 @@ class BjApiSyncParam(models.Model):
                 )
             field = self.env[param.field_id.model]._fields.get(param.field_id.name)
             if field is not None and not field._description_searchable:
-                raise ValidationError(
-                    self.env._("Odoo cannot search by the field %(field)s.", field=param.field_id.display_name)
-                )
+                raise param._refusal(self.env._("Odoo cannot search by %(field)s.", field=param.field_id.display_name))
             if (param.domain_operator in TEXT_OPERATORS and param.field_id.ttype not in TEXT_TYPES) or (
                 param.domain_operator in (">", ">=", "<", "<=") and param.field_id.ttype not in ORDERED_TYPES
             ):
-                raise ValidationError(
+                raise param._refusal(
                     self.env._(
-                        "The operator “%(operator)s” makes no sense for the field %(field)s.",
-                        operator=dict(self._fields["domain_operator"]._description_selection(self.env))[
-                            param.domain_operator
-                        ],
+                        "the operator “%(operator)s” makes no sense for the field %(field)s.",
+                        operator=self._fields["domain_operator"].convert_to_export(param.domain_operator, param),
                         field=param.field_id.display_name,
                     )
                 )
