@@ -28,3 +28,11 @@ class BjApiSyncCached(models.AbstractModel):
         :rtype: odoo.exceptions.ValidationError
         """
         return ValidationError(self.env._("%(name)s: %(problem)s", name=self.display_name, problem=problem))
+
+    def _get_label(self, fname):
+        """Return the label of a field in the user's language."""
+        return self._fields[fname]._description_string(self.env)
+
+    def _get_choice(self, fname):
+        """Return the label of a selection's value in the user's language."""
+        return self._fields[fname].convert_to_export(self[fname], self)

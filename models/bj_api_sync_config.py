@@ -303,47 +303,26 @@ class BjApiSyncConfig(models.Model):
 
     @api.constrains("connection_timeout", "read_timeout", "limit", "page_size")
     def _check_ranges(self):
-        ranges = {"connection_timeout": (1, 60), "read_timeout": (1, 300), "limit": (1, None), "page_size": (1, None)}
         for config in self:
-            for fname, (low, high) in ranges.items():
-                if config[fname] < low or (high and config[fname] > high):
-                    raise ValidationError(
-                        self.env._(
-                            "%(field)s must be %(range)s, not %(value)s.",
-                            field=self._fields[fname]._description_string(self.env),
-                            range=self.env._("between %(low)s and %(high)s", low=low, high=high)
-                            if high
-                            else self.env._("at least %(low)s", low=low),
-                            value=config[fname],
-                        )
-                    )
+            config._check_range("connection_timeout", 1, 60)
+            config._check_range("read_timeout", 1, 300)
+            config._check_range("limit", 1)
+            config._check_range("page_size", 1)
 
     @api.constrains("active", "authorization_type", "request_type", "endpoint", *AUTHORIZATION_FIELDS)
     def _check_authorization(self):
         self.header_ids._check_header()
         for config in self.sudo():
             if config.authorization_type not in config._get_authorization_types():
-                raise ValidationError(
+                raise config._refusal(
                     self.env._(
-                        "The authorization type %(type)s is not available for the request type %(request)s.",
-                        type=dict(self._fields["authorization_type"]._description_selection(self.env))[
-                            config.authorization_type
-                        ],
-                        request=dict(self._fields["request_type"]._description_selection(self.env))[
-                            config.request_type
-                        ],
+                        "the authorization type %(type)s is not available for the request type %(request)s.",
+                        type=config._get_choice("authorization_type"),
+                        request=config._get_choice("request_type"),
                     )
                 )
-            if not config.active or (config.request_type == "in" and not config.endpoint):
-                continue
-            for fname in REQUIRED_BY_AUTHORIZATION.get(config.authorization_type, ()):
-                if not config[fname]:
-                    raise config._refusal(
-                        self.env._(
-                            "fill in %(field)s, the authorization type needs it.",
-                            field=self._fields[fname]._description_string(self.env),
-                        )
-                    )
+            if config.active and (config.request_type == "out" or config.endpoint):
+                config._check_required("authorization_type", REQUIRED_BY_AUTHORIZATION)
 
     @api.constrains("authorization_type", "signing_style", "signing_secret", "signing_secret_previous")
     def _check_signing_secrets(self):
@@ -430,6 +409,25 @@ class BjApiSyncConfig(models.Model):
             config.line_ids._check_field()
             config.param_ids._check_field()
             self.env["bj.api.sync.config.line"].search([("mapping_config_id", "=", config.id)])._check_mapping_config()
+
+    def _check_range(self, fname, low, high=None):
+        """Refuse a number that is too small or too large."""
+        values = {"field": self._get_label(fname), "low": low, "high": high, "value": self[fname]}
+        if high and not low <= self[fname] <= high:
+            raise self._refusal(self.env._("%(field)s must be between %(low)s and %(high)s, not %(value)s.", **values))
+        if self[fname] < low:
+            raise self._refusal(self.env._("%(field)s must be at least %(low)s, not %(value)s.", **values))
+
+    def _check_required(self, fname, required):
+        """Refuse a choice without what it takes.
+
+        :param str fname: a selection field
+        :param dict required: value -> names of the fields that must be filled in then
+        """
+        for name in required.get(self[fname], ()):
+            if not self[name]:
+                label, choice = self._get_label(name), self._get_choice(fname)
+                raise self._refusal(self.env._("fill in %(field)s, “%(choice)s” needs it.", field=label, choice=choice))
 
     # ------------------------------------------------------------------
     # CRUD

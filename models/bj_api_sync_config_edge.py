@@ -32,13 +32,8 @@ class BjApiSyncConfig(models.Model):
     @api.constrains("rate_limit", "max_body_size")
     def _check_limits(self):
         for config in self:
-            if config.rate_limit < 0 or not 1 <= config.max_body_size <= 1024 * 1024:
-                raise config._refusal(
-                    self.env._(
-                        "Requests per Minute cannot be negative, and the Largest Body is between "
-                        "1 KiB and 1048576 KiB (1 GiB)."
-                    )
-                )
+            config._check_range("rate_limit", 0)
+            config._check_range("max_body_size", 1, 1024 * 1024)
 
     @api.constrains("allowed_networks", "cors_origins")
     def _check_networks(self):

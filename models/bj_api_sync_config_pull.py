@@ -4,6 +4,8 @@ from odoo.fields import Command
 
 from .bj_api_sync_config import MANAGER, PLACEHOLDER
 
+#: what each kind of paging cannot work without
+REQUIRED_BY_PAGING = {"page": ("pull_param",), "offset": ("pull_param",), "cursor": ("pull_param", "pull_next_key")}
 #: the parameters of the places, and of the size, as most systems name them
 PLACE_PARAMS = {"page": "page", "offset": "offset", "cursor": "cursor"}
 SIZE_PARAM = "limit"
@@ -123,18 +125,7 @@ class BjApiSyncConfig(models.Model):
     @api.constrains("is_pull", "pull_paging", "pull_param", "pull_size_param", "pull_next_key", "pull_since_param")
     def _check_paging(self):
         for config in self.filtered("is_pull"):
-            if config.pull_paging in PLACE_PARAMS and not config.pull_param:
-                missing = "pull_param"
-            elif config.pull_paging == "cursor" and not config.pull_next_key:
-                missing = "pull_next_key"
-            else:
-                continue
-            raise config._refusal(
-                self.env._(
-                    "fill in %(field)s, this kind of paging needs it.",
-                    field=self._fields[missing]._description_string(self.env),
-                )
-            )
+            config._check_required("pull_paging", REQUIRED_BY_PAGING)
 
     def write(self, vals):
         if PLACE_FIELDS & vals.keys():

@@ -78,7 +78,7 @@ class BjApiSyncParam(models.Model):
                 raise param._refusal(
                     self.env._(
                         "the operator “%(operator)s” makes no sense for the field %(field)s.",
-                        operator=self._fields["domain_operator"].convert_to_export(param.domain_operator, param),
+                        operator=param._get_choice("domain_operator"),
                         field=param.field_id.display_name,
                     )
                 )
