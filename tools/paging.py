@@ -104,32 +104,19 @@ def links(window, has_next, cursor, total):
     :return: relation -> parameters
     :rtype: dict[str, dict]
     """
-    result, limit = {}, window.limit
-    by_cursor = window.page is None and window.offset is None and bool(cursor or window.cursor is not None)
-    last = max(-(-total // limit), 1) if total is not None else None
-    if by_cursor:
-        result["first"] = {"cursor": None}
-        if has_next:
-            result["next"] = {"cursor": cursor}
-        return result
+    if window.page is None and window.offset is None and (cursor or window.cursor is not None):
+        return {"first": {"cursor": None}} | ({"next": {"cursor": cursor}} if has_next else {})
+    name, here, first, step = "offset", window.start, 0, window.limit
     if window.page:
-        result["first"] = {"page": 1}
-        steps = {"prev": window.page - 1, "next": window.page + 1, "last": last}
-        key, factor = "page", 1
-    else:
-        result["first"] = {"offset": None}
-        steps = {
-            "prev": max(window.start - limit, 0),
-            "next": window.start + limit,
-            "last": last and (last - 1) * limit,
-        }
-        key, factor = "offset", 0
-    if window.start > 0:
-        result["prev"] = {key: max(steps["prev"], factor)}
+        name, here, first, step = "page", window.page, 1, 1
+    result = {"first": {name: first or None}}
+    if here > first:
+        result["prev"] = {name: max(here - step, first)}
     if has_next:
-        result["next"] = {key: steps["next"]}
-    if last is not None:
-        result["last"] = {key: steps["last"]}
+        result["next"] = {name: here + step}
+    if total is not None:
+        pages = max(-(-total // window.limit), 1)
+        result["last"] = {name: first + (pages - 1) * step}
     return result
 
 
