@@ -1,25 +1,43 @@
 from odoo import api, models
-from odoo.exceptions import ValidationError
+from odoo.exceptions import AccessError, ValidationError
 
 
 class BjApiSyncCached(models.AbstractModel):
-    """Records that are compiled into cached plans: any change drops them, in every worker."""
+    """Records that are compiled into cached plans: any change drops them, in every worker.
+
+    Code that is typed into them runs on the server: who may write server actions may write it, nobody else.
+    """
 
     _name = "bj.api.sync.cached"
     _description = "API Configuration Part"
 
+    #: the field with code, if there is one
+    _script_field = ""
+
     @api.model_create_multi
     def create(self, vals_list):
+        if any(vals.get(self._script_field) for vals in vals_list):
+            self._check_script_access()
         self.env.registry.clear_cache()
         return super().create(vals_list)
 
     def write(self, vals):
+        if self._script_field in vals:
+            self._check_script_access()
         self.env.registry.clear_cache()
         return super().write(vals)
 
     def unlink(self):
         self.env.registry.clear_cache()
         return super().unlink()
+
+    def _check_script_access(self):
+        """Refuse who may not write code.
+
+        :raises odoo.exceptions.AccessError: for all but those who may write server actions
+        """
+        if not self.env["ir.actions.server"].has_access("write"):
+            raise AccessError(self.env._("Only users who may write server actions may write Python scripts."))
 
     def _refusal(self, problem):
         """Return the error by which a constraint refuses this record.

@@ -1,5 +1,5 @@
 from odoo import api, fields, models
-from odoo.exceptions import AccessError, ValidationError
+from odoo.exceptions import ValidationError
 
 #: field types whose value can tell records apart
 IDENTIFIER_TYPES = ("char", "text", "integer", "selection", "date", "datetime", "many2one", "many2one_reference")
@@ -14,6 +14,7 @@ class BjApiSyncConfigLine(models.Model):
     _description = "API Configuration Line"
     _order = "sequence, id"
     _rec_name = "external_key"
+    _script_field = "script"
 
     config_id = fields.Many2one(
         "bj.api.sync.config", "API Configuration", required=True, ondelete="cascade", index=True
@@ -215,31 +216,8 @@ class BjApiSyncConfigLine(models.Model):
                 raise line._refusal(self.env._("the Python Script is not valid. %(error)s", error=error))
 
     # ------------------------------------------------------------------
-    # CRUD
-    # ------------------------------------------------------------------
-
-    @api.model_create_multi
-    def create(self, vals_list):
-        if any(vals.get("script") for vals in vals_list):
-            self._check_script_access()
-        return super().create(vals_list)
-
-    def write(self, vals):
-        if "script" in vals:
-            self._check_script_access()
-        return super().write(vals)
-
-    # ------------------------------------------------------------------
     # Business methods
     # ------------------------------------------------------------------
-
-    def _check_script_access(self):
-        """Code runs on the server: who may write server actions may write scripts, nobody else.
-
-        :raises AccessError: for everybody else
-        """
-        if not self.env["ir.actions.server"].has_access("write"):
-            raise AccessError(self.env._("Only users who may write server actions may write Python scripts."))
 
     def _is_exec(self):
         """Tell whether this line runs code without assigning a value."""

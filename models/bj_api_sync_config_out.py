@@ -40,6 +40,7 @@ class BjApiSyncConfig(models.Model):
     """What only an outbound configuration has, besides where to and what."""
 
     _inherit = "bj.api.sync.config"
+    _script_field = "header_script"
 
     token_url = fields.Char(
         "Token URL", tracking=True, help="Where the other system's token server gives access tokens."
@@ -116,14 +117,3 @@ class BjApiSyncConfig(models.Model):
         for config in self.filtered("header_script"):
             if error := self.env["bj.api.sync.script"]._check_syntax(config.header_script, "exec"):
                 raise config._refusal(self.env._("the Python Script for Headers is not valid. %(error)s", error=error))
-
-    @api.model_create_multi
-    def create(self, vals_list):
-        if any(vals.get("header_script") for vals in vals_list):
-            self.env["bj.api.sync.config.line"]._check_script_access()
-        return super().create(vals_list)
-
-    def write(self, vals):
-        if "header_script" in vals:
-            self.env["bj.api.sync.config.line"]._check_script_access()
-        return super().write(vals)
