@@ -59,6 +59,19 @@ class Datetime(metaclass=_DatetimeMeta):
     timezone = dt.timezone
 
 
+#: the names that all scripts can use
+NAMES = {
+    "time": time,
+    "datetime": Datetime,
+    "timedelta": dt.timedelta,
+    "re": REGEX,
+    "json": json,
+    "b64encode": base64.b64encode,
+    "b64decode": base64.b64decode,
+    "UserError": UserError,
+}
+
+
 class BjApiSyncScript(models.AbstractModel):
     """The only place that evaluates what administrators typed: scripts of lines and for headers, and filter domains.
 
@@ -115,8 +128,6 @@ class BjApiSyncScript(models.AbstractModel):
                 return function(record, record, request_data)
             except (BadPayload, *RETRIED):
                 raise
-            except UserError as exc:
-                raise self._refusal(line, exc) from exc
             except Exception as exc:
                 raise self._error(line, exc) from exc
 
@@ -143,8 +154,6 @@ class BjApiSyncScript(models.AbstractModel):
             safe_eval(line.script.strip(), context, mode="exec", filename=FILENAME)
         except RETRIED:
             raise
-        except UserError as exc:
-            raise self._refusal(line, exc) from exc
         except Exception as exc:
             raise self._error(line, exc) from exc
         if not isinstance(context["request_data"], dict):
@@ -187,15 +196,16 @@ class BjApiSyncScript(models.AbstractModel):
     def _describe(self, line, message):
         return {"pointer": "".join(f"/{part}" for part in line.path), "message": message, "line_id": line.id}
 
-    def _refusal(self, line, exc):
-        """Name the line of a script that refuses something, or is refused access."""
-        error = BadPayload(exc.args[0], [self._describe(line, exc.args[0])])
-        if isinstance(exc, AccessError):
-            error.http_status = exc.http_status
-        return error
-
     def _error(self, line, exc):
-        """Name line, line number and exception; the traceback goes to the server's log."""
+        """Name the line of a script that refuses something, or is refused access.
+
+        Any other exception is named with its line number; the traceback goes to the server's log.
+        """
+        if isinstance(exc, UserError):
+            error = BadPayload(exc.args[0], [self._describe(line, exc.args[0])])
+            if isinstance(exc, AccessError):
+                error.http_status = exc.http_status
+            return error
         offset = 1 if line.script_mode == "eval" else 0  # the line that wraps an expression
         number, error = self._explain(exc, offset)
         message = self.env._(
@@ -228,22 +238,14 @@ class BjApiSyncScript(models.AbstractModel):
         def log(message, status="success"):
             self.env["bj.api.log"].create({"name": str(message), "status": status, "config_id": config_id})
 
-        return {
+        return NAMES | {
             "env": self.env,
             "model": self.env[config.model_name],
             "config": config,
-            "time": time,
-            "datetime": Datetime,
-            "timedelta": dt.timedelta,
             "dateutil": dateutil,
             "timezone": pytz.timezone,
             "relativedelta": relativedelta,
-            "re": REGEX,
-            "json": json,
             "float_compare": float_compare,
-            "b64encode": base64.b64encode,
-            "b64decode": base64.b64decode,
-            "UserError": UserError,
             "Command": Command,
             "log": log,
             "requests": self.env["bj.api.sync.client"]._script_requests(),
@@ -256,25 +258,17 @@ class BjApiSyncScript(models.AbstractModel):
         :param Call call: what will be sent
         :rtype: dict
         """
-        return {
+        return NAMES | {
             "body": call.body or b"",
             "method": call.method,
             "url": call.url,
             "config": config,
             "secret": config.header_secret or "",
-            "time": time,
-            "datetime": Datetime,
-            "timedelta": dt.timedelta,
-            "re": REGEX,
-            "json": json,
-            "b64encode": base64.b64encode,
-            "b64decode": base64.b64decode,
             "urlsplit": urlsplit,
             "token_hex": secrets.token_hex,
             "hmac_sha256": partial(_hmac, "sha256"),
             "hmac_sha512": partial(_hmac, "sha512"),
             "sha256": _sha256,
-            "UserError": UserError,
         }
 
 
