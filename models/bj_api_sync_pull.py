@@ -8,7 +8,7 @@ from functools import partial
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 from uuid import uuid4
 
-from odoo import api, fields, models
+from odoo import fields, models
 from odoo.exceptions import UserError
 
 from ..tools import backoff, paging, transaction
@@ -71,7 +71,6 @@ class BjApiSyncPull(models.AbstractModel):
     # Runs
     # ------------------------------------------------------------------
 
-    @api.model
     def _pull(self, config):
         """Pull until there is no more, something fails, or this run's time is up.
 
@@ -93,7 +92,6 @@ class BjApiSyncPull(models.AbstractModel):
                 break
         return result
 
-    @api.model
     def _cron_pull(self):
         """Go on with the pulls that are due, the longest waiting first, while there is time."""
         self.env.cr.execute(
@@ -116,7 +114,6 @@ class BjApiSyncPull(models.AbstractModel):
     # Pages
     # ------------------------------------------------------------------
 
-    @api.model
     def _begin_page(self, config, result):
         """Take the lock of a pull, and return its state; None, and the result says why, if it cannot go on now."""
         if not transaction.try_hold(self.env.cr, "pull", config.id):
@@ -133,7 +130,6 @@ class BjApiSyncPull(models.AbstractModel):
             )
         return None if result.error else state
 
-    @api.model
     def _start(self, config):
         """Return the state of the pull that is under way, or of a new one."""
         state = dict(config.pull_state or {})
@@ -144,7 +140,6 @@ class BjApiSyncPull(models.AbstractModel):
             state["size"] = min(config.page_size, config.limit)
         return state
 
-    @api.model
     def _pull_page(self, config, state, result):
         """Fetch a page and write its items.
 
@@ -171,7 +166,6 @@ class BjApiSyncPull(models.AbstractModel):
         counts = {name: state[name] + counts[name] for name in COUNTS}
         return self._advance(config, state | counts, place, mark, result)
 
-    @api.model
     def _get_env(self, config):
         """Return the environment the records are written in: that of the configuration's user and company.
 
@@ -191,7 +185,6 @@ class BjApiSyncPull(models.AbstractModel):
         context = {"bj_api_sync_from": config.id, **(TRACKING_DISABLED if config.tracking_disable else {})}
         return records.with_context(**context).env
 
-    @api.model
     def _write(self, config, env, items):
         """Create or update the records of a page; each that fails leaves nothing, and does not keep the others back.
 
@@ -203,7 +196,6 @@ class BjApiSyncPull(models.AbstractModel):
         work = partial(inbound._write_items, plan, items, check=check)
         return inbound._split(plan, list(range(len(items))), work, atomic=False)
 
-    @api.model
     def _check_rows(self, config, plan, batch, rows):
         """Note the faults of items that would become another new record with every pull."""
         line = plan.identifier
@@ -214,7 +206,6 @@ class BjApiSyncPull(models.AbstractModel):
             if row.key is None:
                 batch.fault(index, line.path, self.env._("The record identifier is missing."), line.id)
 
-    @api.model
     def _advance(self, config, state, place, mark, result):
         """Return the state behind a page."""
         for name in ("attempts", "error", "not_before", "due", "place"):
@@ -232,7 +223,6 @@ class BjApiSyncPull(models.AbstractModel):
         since = fields.Datetime.to_string(started - timedelta(seconds=SINCE_MARGIN))
         return {name: state[name] for name in COUNTS} | {"since": since, "ended": _stamp()}
 
-    @api.model
     def _fail(self, config, state, request, exchange, result, error):
         """Note why a page was not pulled, and when to try again; the place is kept.
 
@@ -259,7 +249,6 @@ class BjApiSyncPull(models.AbstractModel):
             state = {name: value for name, value in state.items() if name not in ("place", "mark")}
         return state
 
-    @api.model
     def _come_back(self, state, seconds):
         """Have a pull go on by itself after some seconds.
 
@@ -270,7 +259,6 @@ class BjApiSyncPull(models.AbstractModel):
         self.env.ref("bj_api_sync.cron_pull").sudo()._trigger(fields.Datetime.from_string(due))
         return state | {"due": due}
 
-    @api.model
     def _log(self, config, request, exchange, items, errors):
         """Log a page with what was kept of it, and so with its writes or not at all."""
         identifier = self.env["bj.api.sync.mapper"]._plan(config.id, "in").identifier
@@ -292,7 +280,6 @@ class BjApiSyncPull(models.AbstractModel):
     # Hooks
     # ------------------------------------------------------------------
 
-    @api.model
     def _build_url(self, config, state):
         """Return the URL of the page at the place of a state.
 
@@ -314,7 +301,6 @@ class BjApiSyncPull(models.AbstractModel):
         query = [(name, value) for name, value in parse_qsl(parts.query, True) if name not in params]
         return urlunsplit(parts._replace(query=urlencode([*query, *params.items()]), fragment=""))
 
-    @api.model
     def _parse(self, exchange):
         """Parse an answer.
 
@@ -334,7 +320,6 @@ class BjApiSyncPull(models.AbstractModel):
         except (ValueError, RecursionError) as exc:
             raise UserError(self.env._("The answer is no JSON: %(error)s", error=exc)) from exc
 
-    @api.model
     def _get_items(self, config, answer):
         """Return the items of an answer.
 
@@ -362,7 +347,6 @@ class BjApiSyncPull(models.AbstractModel):
             )
         return items
 
-    @api.model
     def _get_next(self, config, state, exchange, answer, items):
         """Return the place of the next page: page number, offset, cursor or URL.
 
@@ -394,7 +378,6 @@ class BjApiSyncPull(models.AbstractModel):
             return (config.pull_first_page if place is None else place) + 1
         return (place or 0) + len(items)
 
-    @api.model
     def _check_url(self, config, exchange, target):
         """Return the absolute URL of the next page; the credentials are for one host only.
 
@@ -410,7 +393,6 @@ class BjApiSyncPull(models.AbstractModel):
             self.env._("The next page is said to be at another address, %(url)s: not asked.", url=url[:200])
         )
 
-    @api.model
     def _check_loop(self, state, place, items):
         """Refuse a next place, or items, that were there before.
 
