@@ -4,6 +4,7 @@ from odoo import api, fields, models
 from odoo.exceptions import UserError, ValidationError
 
 from ..tools import signature
+from ..tools.notification import notify
 from ..tools.secret import EncryptedChar
 from ..tools.transport import is_absolute
 from .bj_api_delivery import OPEN
@@ -609,11 +610,7 @@ class BjApiSyncConfig(models.Model):
         self.ensure_one()
         self.check_access("write")
         kind, message = self.env["bj.api.sync.outbound"]._test_connection(self)
-        return {
-            "type": "ir.actions.client",
-            "tag": "display_notification",
-            "params": {"title": self.env._("Test Connection"), "type": kind, "message": message, "sticky": True},
-        }
+        return notify(kind, message, title=self.env._("Test Connection"), sticky=True)
 
     @api.model
     def _make_outbound_http_request(self, record_ids, config_id_ref=None, timeout=None):

@@ -2,6 +2,7 @@ from odoo import api, fields, models
 from odoo.exceptions import UserError
 from odoo.fields import Command
 
+from ..tools.notification import notify
 from .bj_api_sync_config import MANAGER, PLACEHOLDER
 
 #: what each kind of paging cannot work without
@@ -184,17 +185,8 @@ class BjApiSyncConfig(models.Model):
         elif not result.is_complete:
             message = self.env._("%(counts)s There is more: it follows by itself.", counts=message)
         kind = "danger" if result.error else "warning" if result.failed else "success"
-        return {
-            "type": "ir.actions.client",
-            "tag": "display_notification",
-            "params": {
-                "type": kind,
-                "title": self.sudo().name,
-                "message": message,
-                "sticky": kind != "success",
-                "next": {"type": "ir.actions.client", "tag": "soft_reload"},
-            },
-        }
+        reload = {"type": "ir.actions.client", "tag": "soft_reload"}
+        return notify(kind, message, title=self.sudo().name, sticky=kind != "success", next=reload)
 
     def _needs_user(self):
         return super()._needs_user() or self.is_pull

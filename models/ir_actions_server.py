@@ -1,6 +1,8 @@
 from odoo import api, fields, models
 from odoo.exceptions import UserError
 
+from ..tools.notification import notify
+
 
 class IrActionsServer(models.Model):
     """The server action type "Push to API"."""
@@ -76,18 +78,9 @@ class IrActionsServer(models.Model):
             self.env["bj.api.sync.push"]._enqueue_changes(config)
             return False
         queued = sum(config._enqueue(records).mapped("record_count"))
-        return {
-            "type": "ir.actions.client",
-            "tag": "display_notification",
-            "params": {
-                "type": "success" if queued else "warning",
-                "title": config.name,
-                "message": self.env._(
-                    "%(queued)s queued, %(skipped)s skipped.", queued=queued, skipped=len(records) - queued
-                ),
-                "next": {"type": "ir.actions.act_window_close"},
-            },
-        }
+        message = self.env._("%(queued)s queued, %(skipped)s skipped.", queued=queued, skipped=len(records) - queued)
+        close = {"type": "ir.actions.act_window_close"}
+        return notify("success" if queued else "warning", message, title=config.name, next=close)
 
     def _run_pull(self, config):
         """Pull, and tell what came of it.

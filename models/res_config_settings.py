@@ -1,6 +1,7 @@
 from odoo import api, fields, models
 from odoo.exceptions import ValidationError
 
+from ..tools.notification import notify
 from .bj_api_log import BODY_LIMIT, RETENTION_DAYS
 
 #: each of them takes a thread of Odoo's scheduled actions while it works
@@ -65,8 +66,4 @@ class ResConfigSettings(models.TransientModel):
         message = self.env._("%(count)s secrets are encrypted with the current key.", count=rotated)
         if failed:
             message += " " + self.env._("%(count)s were left alone: no configured key fits them.", count=failed)
-        return {
-            "type": "ir.actions.client",
-            "tag": "display_notification",
-            "params": {"type": "warning" if failed else "success", "message": message},
-        }
+        return notify("warning" if failed else "success", message)

@@ -2,6 +2,8 @@ from odoo import api, fields, models
 from odoo.exceptions import UserError
 from odoo.tools import SQL
 
+from ..tools.notification import notify
+
 
 class BjApiSyncRedrive(models.TransientModel):
     """Sends what was queued from a point in time on again: in its order, under its ids."""
@@ -49,15 +51,8 @@ class BjApiSyncRedrive(models.TransientModel):
         count = self.env["bj.api.delivery"]._redrive(*self._get_choice())
         if not count:
             raise UserError(self.env._("There is no such delivery."))
-        return {
-            "type": "ir.actions.client",
-            "tag": "display_notification",
-            "params": {
-                "type": "success",
-                "message": self.env._("%(count)s deliveries are sent again.", count=count),
-                "next": {"type": "ir.actions.act_window_close"},
-            },
-        }
+        close = {"type": "ir.actions.act_window_close"}
+        return notify("success", self.env._("%(count)s deliveries are sent again.", count=count), next=close)
 
     def _get_choice(self):
         states = [state for state in ("dead", "cancelled", "sent") if self[f"is_{state}"]]
