@@ -74,7 +74,8 @@ class BjApiLink(models.Model):
         """Show both states; ours as it would be sent."""
         outbound, mapper = self.env["bj.api.sync.outbound"], self.env["bj.api.sync.mapper"]
         for link in self:
-            record = link.conflict_payload and link._get_records().exists()
+            record = link.conflict_payload and self.env[link.model].browse(link.record_id).exists()
+            record = record and outbound._run_as(link.sudo().config_id, record)
             items = record and outbound._serialize(mapper._plan(link.config_id.id), record)
             link.theirs = link.conflict_payload and _dump(link.conflict_payload)
             link.ours = items and (items[0][2] or _dump(items[0][1]))
@@ -500,11 +501,6 @@ class BjApiLink(models.Model):
                         *(config.id, SQL.identifier(model._table)),
                     )
                 )
-
-    def _get_records(self):
-        """Return the records as they would be sent."""
-        records = self.env[self[:1].model].browse(self.mapped("record_id"))
-        return self.env["bj.api.sync.outbound"]._run_as(self[:1].sudo().config_id, records)
 
 
 def _hash(value):

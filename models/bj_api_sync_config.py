@@ -338,20 +338,19 @@ class BjApiSyncConfig(models.Model):
 
     @api.constrains("user_id", "company_id", "authorization_type", "endpoint", "request_type")
     def _check_user(self):
-        for config in self.sudo():
-            if not config._needs_user():
-                continue
-            if not config.user_id and config.authorization_type != "odoo":
+        for config in self.sudo().filtered(lambda config: config._needs_user()):
+            user, company = config.user_id, config.company_id
+            if not user and config.authorization_type != "odoo":
                 raise config._refusal(self.env._("choose the user the requests run as."))
-            if config.user_id and config.company_id and config.company_id not in config.user_id.company_ids:
-                raise ValidationError(
+            if user and company and company not in user.company_ids:
+                raise config._refusal(
                     self.env._(
                         "%(user)s has no access to the company %(company)s: choose another user to run as.",
-                        user=config.user_id.name,
-                        company=config.company_id.name,
+                        user=user.name,
+                        company=company.name,
                     )
                 )
-            if config.user_id and config.user_id._is_superuser():
+            if user and user._is_superuser():
                 raise config._refusal(self.env._("requests cannot run as the superuser. Choose another user."))
 
     @api.constrains("filter_domain", "model_id")

@@ -7,9 +7,6 @@ from .bj_api_sync_config import MANAGER, PLACEHOLDER
 
 #: what each kind of paging cannot work without
 REQUIRED_BY_PAGING = {"page": ("pull_param",), "offset": ("pull_param",), "cursor": ("pull_param", "pull_next_key")}
-#: the parameters of the places, and of the size, as most systems name them
-PLACE_PARAMS = {"page": "page", "offset": "offset", "cursor": "cursor"}
-SIZE_PARAM = "limit"
 #: a change of these makes the place that was reached worthless
 PLACE_FIELDS = {"is_pull", "model_id", "request_url", "pull_paging", "pull_param", "pull_first_page", "pull_size_param"}
 
@@ -78,9 +75,11 @@ class BjApiSyncConfig(models.Model):
 
     @api.depends("pull_paging")
     def _compute_pull_params(self):
+        """Begin with what most systems call them: the place as the kind of paging."""
         for config in self:
-            config.pull_param = PLACE_PARAMS.get(config.pull_paging)
-            config.pull_size_param = config.pull_param and SIZE_PARAM
+            has_place = config.pull_paging in REQUIRED_BY_PAGING
+            config.pull_param = has_place and config.pull_paging
+            config.pull_size_param = has_place and "limit"
 
     @api.depends("pull_state")
     def _compute_pull_progress(self):
@@ -174,12 +173,7 @@ class BjApiSyncConfig(models.Model):
         :return: a client action
         :rtype: dict
         """
-        message = self.env._(
-            "%(created)s created, %(updated)s updated, %(failed)s failed.",
-            created=result.created,
-            updated=result.updated,
-            failed=result.failed,
-        )
+        message = self.env._("%(created)s created, %(updated)s updated, %(failed)s failed.", **vars(result))
         if result.error:
             message = f"{message} {result.error}"
         elif not result.is_complete:
