@@ -273,9 +273,9 @@ class BjApiSyncConfig(models.Model):
     def _check_endpoint(self):
         for config in self.filtered("endpoint"):
             if not ENDPOINT.fullmatch(config.endpoint) or config.endpoint in RESERVED_ENDPOINTS:
-                raise ValidationError(
+                raise config._refusal(
                     self.env._(
-                        "The endpoint “%(endpoint)s” cannot be used in a URL: take letters, digits, dots, "
+                        "the endpoint “%(endpoint)s” cannot be used in a URL: take letters, digits, dots, "
                         "hyphens and underscores, a letter or digit first, and none of %(reserved)s.",
                         endpoint=config.endpoint,
                         reserved=", ".join(RESERVED_ENDPOINTS),
@@ -285,19 +285,13 @@ class BjApiSyncConfig(models.Model):
     @api.constrains("request_url", "request_type", "line_ids")
     def _check_request_url(self):
         for config in self.filtered(lambda config: config.request_type == "out"):
-            if not is_absolute(PLACEHOLDER.sub("x", config.request_url or "")):
-                raise ValidationError(
-                    self.env._(
-                        "The Request URL “%(url)s” must be absolute, such as https://example.com/orders.",
-                        url=config.request_url or "",
-                    )
-                )
+            config._check_url("request_url", "https://example.com/orders")
             keys = set(config.line_ids.mapped("external_key"))
             unknown = set(PLACEHOLDER.findall(config.request_url)) - keys
             if keys and unknown:
-                raise ValidationError(
+                raise config._refusal(
                     self.env._(
-                        "The Request URL asks for %(keys)s, but no configuration line has that External API Key.",
+                        "the Request URL asks for %(keys)s, but no configuration line has that External API Key.",
                         keys=", ".join(f"{{{key}}}" for key in sorted(unknown)),
                     )
                 )
@@ -392,8 +386,8 @@ class BjApiSyncConfig(models.Model):
     def _check_delete_policy(self):
         for config in self.filtered(lambda config: config.delete_policy == "archive"):
             if not self.env[config.model_name]._active_name:
-                raise ValidationError(
-                    self.env._("Records of %(model)s cannot be archived: choose Delete.", model=config.model_id.name)
+                raise config._refusal(
+                    self.env._("records of %(model)s cannot be archived: choose Delete.", model=config.model_id.name)
                 )
 
     @api.constrains("model_id")
@@ -401,7 +395,7 @@ class BjApiSyncConfig(models.Model):
         for config in self:
             model = self.env.get(config.model_name)
             if model is None or model._abstract or model._transient:
-                raise ValidationError(
+                raise config._refusal(
                     self.env._(
                         "%(model)s has no records to synchronize: choose another model.", model=config.model_name
                     )
@@ -417,6 +411,13 @@ class BjApiSyncConfig(models.Model):
             raise self._refusal(self.env._("%(field)s must be between %(low)s and %(high)s, not %(value)s.", **values))
         if self[fname] < low:
             raise self._refusal(self.env._("%(field)s must be at least %(low)s, not %(value)s.", **values))
+
+    def _check_url(self, fname, example):
+        """Refuse a URL that cannot be called, whatever its placeholders are filled with."""
+        url = self[fname] or ""
+        if not is_absolute(PLACEHOLDER.sub("x", url)):
+            values = {"field": self._get_label(fname), "url": url, "example": example}
+            raise self._refusal(self.env._("the %(field)s “%(url)s” must be absolute, such as %(example)s.", **values))
 
     def _check_required(self, fname, required):
         """Refuse a choice without what it takes.

@@ -1,8 +1,6 @@
 from odoo import api, fields, models
-from odoo.exceptions import ValidationError
 
 from ..tools.secret import EncryptedChar
-from ..tools.transport import is_absolute
 from .bj_api_sync_config import MANAGER, PLACEHOLDER
 
 #: what a script for headers may begin with
@@ -90,26 +88,16 @@ class BjApiSyncConfig(models.Model):
     @api.constrains("token_url", "authorization_type")
     def _check_token_url(self):
         for config in self.filtered(lambda config: config.authorization_type == "oauth2" and config.token_url):
-            if not is_absolute(config.token_url):
-                raise ValidationError(
-                    self.env._(
-                        "The Token URL “%(url)s” must be absolute, such as https://example.com/oauth/token.",
-                        url=config.token_url,
-                    )
-                )
+            config._check_url("token_url", "https://example.com/oauth/token")
 
     @api.constrains("deletion_url", "line_ids")
     def _check_deletion_url(self):
         for config in self.filtered("deletion_url"):
+            config._check_url("deletion_url", "https://example.com/contacts/{code}")
             keys = set(PLACEHOLDER.findall(config.deletion_url))
-            known = set(config.line_ids.mapped("external_key"))
-            if not keys or keys - known or not is_absolute(PLACEHOLDER.sub("x", config.deletion_url)):
-                raise ValidationError(
-                    self.env._(
-                        "The Deletion URL “%(url)s” must be absolute, and name the record by an External API Key of "
-                        "the lines, such as https://example.com/contacts/{code}.",
-                        url=config.deletion_url,
-                    )
+            if not keys or keys - set(config.line_ids.mapped("external_key")):
+                raise config._refusal(
+                    self.env._("the Deletion URL must name the record by an External API Key of the lines.")
                 )
 
     @api.constrains("header_script")
