@@ -137,28 +137,23 @@ class BjApiSyncConfigLine(models.Model):
                     raise line._refusal(self.env._("choose the field."))
                 continue
             if line.field_id.model_id != line.config_id.model_id:
-                raise ValidationError(
+                raise line._refusal(
                     self.env._(
-                        "The field %(field)s does not belong to the model %(model)s.",
+                        "the field %(field)s does not belong to the model %(model)s.",
                         field=line.field_id.display_name,
                         model=line.config_id.model_id.name,
                     )
                 )
             if line.field_restricted and not line.allow_restricted:
-                raise ValidationError(
+                raise line._refusal(
                     self.env._(
-                        "The field %(field)s is restricted to user groups. If it shall be exchanged nevertheless, "
+                        "the field %(field)s is restricted to user groups. If it shall be exchanged nevertheless, "
                         "tick “Allow Restricted Field” on its line.",
                         field=line.field_id.display_name,
                     )
                 )
             if line.value_type in ("relational", "relational_script") and line.field_id.ttype not in RELATIONAL_TYPES:
-                raise line._refusal(
-                    self.env._(
-                        "%(field)s is no relation. Choose a plain Value Calculation Type.",
-                        field=line.field_id.field_description,
-                    )
-                )
+                raise line._refusal(self.env._("its field is no relation, choose a plain Value Calculation Type."))
 
     @api.constrains("is_record_identifier", "field_id", "value_type")
     def _check_record_identifier(self):
@@ -166,18 +161,13 @@ class BjApiSyncConfigLine(models.Model):
             if line.value_type != "plain" or line.field_id.ttype not in IDENTIFIER_TYPES:
                 raise line._refusal(
                     self.env._(
-                        "it cannot be the record identifier. Take a Plain line of a text, number, selection, date or "
+                        "it cannot be the record identifier: take a Plain line of a text, number, selection, date or "
                         "many2one field."
                     )
                 )
             field = self.env[line.field_id.model]._fields.get(line.field_id.name)
             if field is not None and not field._description_searchable:
-                raise line._refusal(
-                    self.env._(
-                        "it cannot be the record identifier. Odoo cannot search by %(field)s.",
-                        field=line.field_id.field_description,
-                    )
-                )
+                raise line._refusal(self.env._("it cannot be the record identifier: Odoo cannot search by its field."))
 
     @api.constrains("mapping_config_id", "value_type", "field_id", "config_id")
     def _check_mapping_config(self):

@@ -1,5 +1,4 @@
 from odoo import api, fields, models
-from odoo.exceptions import ValidationError
 
 #: query parameters with a meaning of their own
 RESERVED_KEYS = ("limit", "offset", "page", "cursor", "sort", "fields", "count", "updated_since", "atomic")
@@ -62,9 +61,9 @@ class BjApiSyncParam(models.Model):
     def _check_field(self):
         for param in self:
             if param.field_id.model_id != param.config_id.model_id:
-                raise ValidationError(
+                raise param._refusal(
                     self.env._(
-                        "The field %(field)s does not belong to the model %(model)s.",
+                        "the field %(field)s does not belong to the model %(model)s.",
                         field=param.field_id.display_name,
                         model=param.config_id.model_id.name,
                     )
