@@ -114,7 +114,7 @@ class BjApiSyncConfig(models.Model):
         for config in self.filtered("is_pull"):
             if config.request_type != "out" or config.http_method_ids.name != "GET":
                 raise config._refusal(self.env._("records are pulled by an outbound configuration with GET."))
-            if PLACEHOLDER.search(config.request_url):
+            if PLACEHOLDER.search(config.request_url or ""):
                 raise config._refusal(self.env._("there is no record yet to fill the Request URL from."))
             if not any(config.line_ids.filtered("is_record_identifier").mapped("external_key")):
                 raise config._refusal(

@@ -649,6 +649,7 @@ class TestStarting(PullCase):
             {"line_ids": [Command.clear()]},
             {"pull_param": False},
             {"pull_paging": "cursor"},
+            {"request_url": False},
         ):
             with self.subTest(values=values), self.assertRaises(ValidationError), self.cr.savepoint():
                 self.pull_config.write(values)
