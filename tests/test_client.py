@@ -1,7 +1,7 @@
 import os
 import socket
 import time
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -224,12 +224,14 @@ class TestTransport(OutboundCase):
 
     def test_proxy_of_the_environment(self):
         with (
-            patch.dict(os.environ, {"http_proxy": self.receiver.url}),
+            patch.dict(os.environ, {"http_proxy": self.receiver.url.replace("//", "//us%40er:p%3Ass@")}),
             patch.dict(transport._connections, clear=True),
         ):
             exchange = self.send("http://partner.invalid/orders")
             self.assertEqual(exchange.status_code, 200)
             self.assertEqual(self.receiver.requests[-1].headers["host"], "partner.invalid")
+            login = self.receiver.requests[-1].headers["proxy-authorization"].removeprefix("Basic ")
+            self.assertEqual(b64decode(login), b"us@er:p:ss")
             self.assertEqual(self.send("http://169.254.169.254/latest").failure, "guard")
 
 

@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -230,25 +230,15 @@ class _Connections:
         context = ssl.create_default_context()
         if ca_file:
             context.load_verify_locations(ca_file)
-        self._options = {"num_pools": 64, "maxsize": KEPT_ALIVE, "ssl_context": context}
-        self._direct = self._set_classes(urllib3.PoolManager(**self._options))
+        options = {"num_pools": 64, "maxsize": KEPT_ALIVE, "ssl_context": context}
+        self._direct = urllib3.PoolManager(**options)
         self._proxies = {
-            scheme: self._set_classes(self._proxy_manager(url))
+            scheme: urllib3.ProxyManager(**_read_proxy(url), **options)
             for scheme, url in getproxies().items()
             if scheme in ("http", "https")
         }
-
-    @staticmethod
-    def _set_classes(manager):
-        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        return manager
-
-    def _proxy_manager(self, url):
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
-        headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
-        address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        return urllib3.ProxyManager(address, proxy_headers=headers, **self._options)
+        for manager in (self._direct, *self._proxies.values()):
+            manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
     def get_manager(self, url):
         """Return the urllib3 manager for a URL; a name that a proxy will look up is checked too."""
@@ -268,6 +258,14 @@ class _Connections:
 _parse_url = functools.lru_cache(maxsize=256)(urllib3.util.parse_url)
 _connections = {}
 _lock = threading.Lock()
+
+
+def _read_proxy(url):
+    """Return the address of a proxy and what it is to be greeted with."""
+    parts = _parse_url(url if "://" in url else f"http://{url}")
+    user, _colon, password = (parts.auth or "").partition(":")
+    login = f"{unquote(user)}:{unquote(password)}" if user else None
+    return {"proxy_url": parts._replace(auth=None).url, "proxy_headers": urllib3.make_headers(proxy_basic_auth=login)}
 
 
 def get_connections(database, allowed_hosts, ca_file):
@@ -294,12 +292,8 @@ def send(call, connections):
         _follow(call, connections, exchange)
     except (HTTPError, OSError, ValueError, http.client.HTTPException) as exc:
         failure = _get_failure(exc)
-        exchange = replace(
-            Exchange(call, url=exchange.url),
-            failure=failure,
-            detail=str(exc),
-            status_code=408 if failure == "timeout" else 0,
-        )
+        code = 408 if failure == "timeout" else 0
+        exchange = Exchange(call, code, url=exchange.url, failure=failure, detail=str(exc))
     exchange.duration = time.monotonic() - start
     return exchange
 
@@ -373,20 +367,19 @@ def _follow(call, connections, exchange):
 def _read(response, exchange):
     """Read the answer up to the limit; what is cut leaves no usable connection behind."""
     exchange.status_code, exchange.headers = response.status, response.headers
-    chunks, size = [], 0
+    content, most = bytearray(), exchange.call.max_bytes
+    exchange.truncated = True
     try:
         for chunk in response.stream(2**16):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > exchange.call.max_bytes:
-                exchange.truncated = True
+            content += chunk
+            if len(content) > most:
                 break
-    except BaseException:
-        response.close()
-        raise
-    if exchange.truncated:
-        response.close()
-    exchange.content = b"".join(chunks)[: exchange.call.max_bytes]
+        else:
+            exchange.truncated = False
+    finally:
+        if exchange.truncated:
+            response.close()
+    exchange.content = bytes(content[:most])
 
 
 def _get_redirect(method, url, response):
@@ -395,9 +388,8 @@ def _get_redirect(method, url, response):
     Only redirects that keep the method and the body are followed: 307 and 308 always, 301, 302 and 303 for
     GET and HEAD (RFC 9110, section 15.4). Never from https to http, where others could read along.
     """
-    keeps = response.status in ((301, 302, 303, 307, 308) if method in ("GET", "HEAD") else (307, 308))
-    location = keeps and response.headers.get("Location")
-    if not location:
+    location = response.get_redirect_location()
+    if not location or (method not in ("GET", "HEAD") and response.status not in (307, 308)):
         return None
     target = urljoin(url, location)
     old, new = urlsplit(url).scheme, urlsplit(target).scheme
