@@ -22,6 +22,11 @@ NOW = SQL(NOW_SQL)
 HELD = "bj.api.delivery.held"
 
 
+def after(seconds):
+    """Return the time so many seconds from now."""
+    return SQL("%s + interval '1s' * %s", NOW, seconds)
+
+
 class IntegerArray(fields.Json):
     """A list of integers in a column that PostgreSQL can search for overlaps."""
 

@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from operator import methodcaller
+from operator import attrgetter, methodcaller
 from uuid import uuid4
 
 import psycopg2
@@ -16,9 +16,9 @@ from odoo.tools import SQL, config, groupby
 
 from ..tools import backoff
 from ..tools.lanes import Lanes, ring
-from ..tools.transaction import bookkeeping
+from ..tools.transaction import bookkeeping, try_hold
 from ..tools.transport import Call, Exchange
-from .bj_api_delivery import NOW, NOW_SQL, OPEN_SQL
+from .bj_api_delivery import NOW, NOW_SQL, OPEN_SQL, after
 from .bj_api_sync_outbound import PreparedRequest
 
 _logger = logging.getLogger(__name__)
@@ -26,8 +26,6 @@ _logger = logging.getLogger(__name__)
 CONNECTIONS = "bj_api_sync.connections_per_host"
 #: seconds after which a claim that is not renewed may be taken over
 LEASE = 60
-#: the class of advisory locks that claims of a coalescing configuration take
-CLAIM_LOCK = 0x626A6470
 #: deliveries a run has at hand per connection: enough to keep it busy, few enough to give back
 AT_HAND = 25
 #: seconds after which one that is paused with its configuration is looked at again
@@ -97,24 +95,24 @@ WAIT = f"""
                                    AND e.{OPEN_SQL} AND e.state = 'failed')) - {NOW_SQL}) END
       FROM bj_api_delivery AS d WHERE d.id = %s
 """  # noqa: S608  made of constants
-CLAIM = """
+#: the columns are those of a request, then those of a job, see `Job.read`
+CLAIM = f"""
     WITH due AS (
         SELECT d.id, d.state FROM bj_api_delivery AS d
-         WHERE d.target = %(target)s AND d.config_id = %(config)s AND d.{open} AND d.next_attempt <= {now}
-           AND d.claim IS DISTINCT FROM %(claim)s AND {which} AND NOT ({blocked} OR {lists})
+         WHERE d.target = %(target)s AND d.config_id = %(config)s AND d.{OPEN_SQL} AND d.next_attempt <= {NOW_SQL}
+           AND d.claim IS DISTINCT FROM %(claim)s AND %(which)s AND NOT (%(blocked)s OR {BLOCKED_BY_LIST})
          ORDER BY d.next_attempt, d.id
          LIMIT %(limit)s
            FOR UPDATE SKIP LOCKED
     )
     UPDATE bj_api_delivery AS d
-       SET state = 'sending', claim = %(claim)s, attempt_count = attempt_count + 1,
-           next_attempt = {now} + interval '1s' * %(lease)s
+       SET state = 'sending', claim = %(claim)s, attempt_count = attempt_count + 1, next_attempt = %(lease)s
       FROM due
      WHERE d.id = due.id
-    RETURNING d.id, d.target, d.config_id, d.attempt_count, due.state = 'sending' AS is_lapsed, d.method, d.model,
-              d.attempt_count > 1 AND d.last_code = 401 AS is_renewed,
-              d.record_id, d.record_ids, d.user_id, d.idempotency_key, d.url, d.body, d.content_type
-"""
+    RETURNING d.method, d.model, d.record_ids, d.idempotency_key, d.url, d.body, d.content_type,
+              d.id, d.target, d.config_id, d.attempt_count, d.user_id, due.state = 'sending',
+              d.attempt_count > 1 AND d.last_code = 401
+"""  # noqa: S608  made of constants
 
 
 @dataclass(slots=True)
@@ -125,7 +123,6 @@ class Job:
     target: str
     config_id: int
     attempts: int
-    record_id: int | None
     user_id: int | None
     #: another run had claimed it, and did not live to note what came of it
     is_lapsed: bool
@@ -135,6 +132,14 @@ class Job:
     #: ``time.monotonic()`` up to which it may begin
     lease: float
     call: Call | None = None
+
+    @classmethod
+    def read(cls, row):
+        """Return the job that a claimed row is."""
+        method, model, record_ids, key, url, body, content_type, *columns = row
+        body = body and base64.b64decode(bytes(body))
+        request = PreparedRequest(method, model, tuple(record_ids or ()), key, url, body, content_type or "")
+        return cls(*columns, request, time.monotonic() + LEASE - 10)
 
 
 class BjApiDispatcher(models.AbstractModel):
@@ -224,25 +229,16 @@ class BjApiDispatcher(models.AbstractModel):
         :return: the jobs, and the seconds to wait for an access token
         :rtype: tuple[list[Job], float]
         """
-        grant = self._take_grant(pair)
+        config, tokens = self.env["bj.api.sync.config"].browse(pair["config_id"]), self.env["bj.api.sync.token"]
+        grant = tokens._take(config, is_patient=True) if pair["authorization_type"] == "oauth2" else None
         if grant and grant.wait:
             return [], grant.wait
+        # without a token, nothing is claimed but what asks for it
         jobs = self._claim_pair(run, pair, room if not grant or grant.token else 1, delivery_id)
         self._prepare(run, jobs, grant)
         if grant and grant.request and not any(job.call.token_call for job in jobs):
-            self.env["bj.api.sync.token"]._give_back(pair["config_id"])
+            tokens._give_back(config.id)
         return jobs, 0
-
-    @api.model
-    def _take_grant(self, pair):
-        """Return the access token of a configuration; without one, nothing is claimed but what asks for it.
-
-        :rtype: oauth.Grant | None
-        """
-        if pair["authorization_type"] != "oauth2":
-            return None
-        config = self.env["bj.api.sync.config"].browse(pair["config_id"])
-        return self.env["bj.api.sync.token"]._take(config, is_patient=True)
 
     @api.model
     def _claim_pair(self, run, pair, room, delivery_id=None):
@@ -254,34 +250,23 @@ class BjApiDispatcher(models.AbstractModel):
         is_probe = (pair["failures"] or 0) >= backoff.BREAKER_FAILURES
         if is_probe and not self._may_probe(run, pair["target"]):
             return []
-        if pair["coalesce_pending"]:  # one claims at a time: what is newest is not known beside another
-            self.env.cr.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [CLAIM_LOCK, pair["config_id"]])
-            if not self.env.cr.fetchone()[0]:
-                return []
+        # one claims at a time: what is newest is not known beside another
+        if pair["coalesce_pending"] and not try_hold(self.env.cr, "claims", pair["config_id"]):
+            return []
         claim = SQL(
-            CLAIM.format(
-                open=OPEN_SQL,
-                now=NOW_SQL,
-                blocked=SUPERSEDED if pair["coalesce_pending"] else BLOCKED,
-                lists=BLOCKED_BY_LIST,
-                which="d.id = %(id)s" if delivery_id else "TRUE",
-            ),
-            id=delivery_id,
+            CLAIM,
             target=pair["target"],
             config=pair["config_id"],
+            which=SQL("d.id = %s", delivery_id) if delivery_id else SQL("TRUE"),
+            blocked=SQL(SUPERSEDED if pair["coalesce_pending"] else BLOCKED),
             limit=1 if is_probe else room,
             claim=run.claim,
-            lease=LEASE + (pair["patience"] if delivery_id else 0),  # a single one is not renewed
+            lease=after(LEASE + (pair["patience"] if delivery_id else 0)),  # a single one is not renewed
         )
-        self.env.cr.execute(claim)
-        jobs = [run.read(row) for row in sorted(self.env.cr.dictfetchall(), key=lambda row: row["id"])]
+        jobs = sorted(map(Job.read, self.env.execute_query(claim)), key=attrgetter("id"))
         if jobs and is_probe:
-            self.env.cr.execute(
-                SQL(
-                    "UPDATE bj_api_target SET probe_until = %s + interval '1s' * %s WHERE name = %s",
-                    *(NOW, LEASE, pair["target"]),
-                )
-            )
+            probe = SQL("UPDATE bj_api_target SET probe_until = %s WHERE name = %s", after(LEASE), pair["target"])
+            self.env.cr.execute(probe)
         if jobs and pair["coalesce_pending"]:
             self._supersede(jobs)
         self._note_lapsed([job for job in jobs if job.is_lapsed])
@@ -300,34 +285,18 @@ class BjApiDispatcher(models.AbstractModel):
         return self.env.cr.rowcount and not run.get_load(target)
 
     @api.model
-    def _rest(self, target, seconds, failures):
-        """Leave a target alone for a time, after so many failures in a row."""
-        self.env.cr.execute(
-            SQL(
-                """INSERT INTO bj_api_target AS t (name, failures, paused_until) VALUES (%s, %s, %s)
-                   ON CONFLICT (name) DO UPDATE SET failures = excluded.failures, probe_until = NULL,
-                   paused_until = greatest(t.paused_until, excluded.paused_until)""",
-                *(target, failures, SQL("%s + interval '1s' * %s", NOW, seconds)),
-            )
-        )
-
-    @api.model
     def _supersede(self, jobs):
         """Cancel what is older than the claimed deliveries of the same records."""
         message = self.env._("Replaced by a newer delivery of the same record.")
-        rows = SQL(", ").join(
-            SQL("(%s, %s, %s)", job.config_id, job.record_id, job.id) for job in jobs if job.record_id
-        )
-        if rows:
-            self.env.cr.execute(
-                SQL(
-                    """UPDATE bj_api_delivery AS d SET state = 'cancelled', last_error = %s, done_date = %s
-                         FROM (VALUES %s) AS v (config_id, record_id, id)
-                        WHERE d.config_id = v.config_id AND d.record_id = v.record_id AND d.id < v.id
-                          AND d.state IN ('pending', 'failed')""",
-                    *(message, NOW, rows),
-                )
+        self.env.cr.execute(
+            SQL(
+                """UPDATE bj_api_delivery AS d SET state = 'cancelled', last_error = %s, done_date = %s
+                     FROM bj_api_delivery AS newer
+                    WHERE newer.id = ANY(%s) AND d.config_id = newer.config_id AND d.record_id = newer.record_id
+                      AND d.id < newer.id AND d.state IN ('pending', 'failed')""",
+                *(message, NOW, [job.id for job in jobs]),
             )
+        )
 
     @api.model
     def _note_lapsed(self, jobs):
@@ -351,9 +320,9 @@ class BjApiDispatcher(models.AbstractModel):
         """Keep what we claimed, as long as we live."""
         self.env.cr.execute(
             SQL(
-                "UPDATE bj_api_delivery SET next_attempt = %s + interval '1s' * %s"
+                "UPDATE bj_api_delivery SET next_attempt = %s"
                 " WHERE id = ANY(%s) AND claim = %s AND state = 'sending' RETURNING id",
-                *(NOW, LEASE, list(run.jobs), run.claim),
+                *(after(LEASE), list(run.jobs), run.claim),
             )
         )
         run.renew({row[0] for row in self.env.cr.fetchall()})
@@ -468,22 +437,8 @@ class BjApiDispatcher(models.AbstractModel):
         )
         if results:
             self._update_states(run, results)
-            outbound = self.env["bj.api.sync.outbound"]
             configs.fetch(("name", "company_id", "authorization_type", "request_url"))  # not all there is of them
-            self.env["bj.api.log"]._write_batch(
-                [
-                    (
-                        outbound._prepare_exchange_log(
-                            configs.browse(job.config_id), job.request, exchange, result.error
-                        )
-                        | {"delivery_id": job.id, "user_id": job.user_id},
-                        None,
-                        None,
-                    )
-                    for result in results
-                    for job, exchange in [(result.job, result.exchange)]
-                ]
-            )
+            self.env["bj.api.log"]._write_batch([(self._prepare_log(result), None, None) for result in results])
         reached = [result for result in results if not result.exchange.is_grant and result.exchange.failure != "script"]
         # in one order for everybody, so that nobody waits for each other
         for target, same in sorted(groupby(reached, key=lambda result: result.job.target)):
@@ -493,6 +448,12 @@ class BjApiDispatcher(models.AbstractModel):
             self._note_config(config_id, any(result.state == "sent" for result in same))
         if late:
             self._release(run, late)
+
+    @api.model
+    def _prepare_log(self, result):
+        config, outbound = self.env["bj.api.sync.config"].browse(result.job.config_id), self.env["bj.api.sync.outbound"]
+        log = outbound._prepare_exchange_log(config, result.job.request, result.exchange, result.error)
+        return log | {"delivery_id": result.job.id, "user_id": result.job.user_id}
 
     @api.model
     def _update_states(self, run, results):
@@ -543,13 +504,16 @@ class BjApiDispatcher(models.AbstractModel):
         self.env.cr.execute(SQL("SELECT failures FROM bj_api_target WHERE name = %s FOR UPDATE", target))
         [known] = self.env.cr.fetchone() or [0]
         failures = failed if failed < len(results) else known + failed
-        if failures < known:
-            self.env.cr.execute(
-                SQL("UPDATE bj_api_target SET failures = %s, probe_until = NULL WHERE name = %s", failures, target)
-            )
         rest = max(backoff.get_rest(failures), retry_after)
-        if failures > known or rest:
-            self._rest(target, rest, failures)
+        if failures != known or rest:
+            self.env.cr.execute(
+                SQL(
+                    """INSERT INTO bj_api_target AS t (name, failures, paused_until) VALUES (%s, %s, %s)
+                       ON CONFLICT (name) DO UPDATE SET failures = excluded.failures, probe_until = NULL,
+                       paused_until = greatest(t.paused_until, excluded.paused_until)""",
+                    *(target, failures, after(rest)),
+                )
+            )
         return bool(rest)
 
     @api.model
@@ -668,32 +632,6 @@ class _Run:
             self.jobs[job.id] = job
             self.lanes.put(job)
         self.claimed = []
-
-    def read(self, row):
-        """Return the job that a claimed row is."""
-        body = row["body"] and base64.b64decode(bytes(row["body"]))
-        request = PreparedRequest(
-            row["method"],
-            row["model"],
-            tuple(row["record_ids"] or ()),
-            row["idempotency_key"],
-            row["url"],
-            body,
-            row["content_type"] or "",
-        )
-        lease = time.monotonic() + LEASE - 10
-        return Job(
-            row["id"],
-            row["target"],
-            row["config_id"],
-            row["attempt_count"],
-            row["record_id"],
-            row["user_id"],
-            row["is_lapsed"],
-            row["is_renewed"],
-            request,
-            lease,
-        )
 
     def is_renewal_due(self):
         return time.monotonic() > self.renewal

@@ -7,7 +7,7 @@ from odoo.tools import SQL
 from ..tools import backoff, oauth
 from ..tools.secret import EncryptedChar, decrypt, digest, encrypt
 from ..tools.transaction import bookkeeping
-from .bj_api_delivery import NOW
+from .bj_api_delivery import NOW, after
 from .bj_api_sync_config import MANAGER
 
 #: seconds after which somebody else may ask for a token, because who wanted to must be dead
@@ -75,7 +75,7 @@ class BjApiSyncToken(models.Model):
                 SQL(
                     """
                     INSERT INTO bj_api_sync_token AS t (config_id, fingerprint, busy_until)
-                         VALUES (%(config)s, %(fingerprint)s, %(now)s + interval '1s' * %(lease)s)
+                         VALUES (%(config)s, %(fingerprint)s, %(lease)s)
                     ON CONFLICT (config_id) DO UPDATE
                             SET fingerprint = excluded.fingerprint, busy_until = excluded.busy_until,
                                 access_token = CASE WHEN t.fingerprint = excluded.fingerprint THEN t.access_token END
@@ -87,7 +87,7 @@ class BjApiSyncToken(models.Model):
                     config=config.id,
                     fingerprint=self._get_fingerprint(request),
                     now=NOW,
-                    lease=LEASE,
+                    lease=after(LEASE),
                     is_good=is_good,
                     rush=not is_patient,
                 )
@@ -124,15 +124,15 @@ class BjApiSyncToken(models.Model):
             early = life and life - min(RENEWAL, life * RENEWAL_PART)
             values |= {
                 "access_token": encrypt(token.value),
-                "suspect_until": _in(SUSPICION) if is_refused else None,
-                "expiry_date": life and _in(life),
-                "renewal_date": early and _in(early),
+                "suspect_until": after(SUSPICION) if is_refused else None,
+                "expiry_date": life and after(life),
+                "renewal_date": early and after(early),
                 "rest_until": None,
             }
         else:
             least = REST_REFUSED if exchange.outcome == "final" else REST
             rest = max(least, backoff.parse_retry_after(exchange.headers.get("Retry-After")))
-            values["rest_until"] = _in(rest)
+            values["rest_until"] = after(rest)
         changes = SQL(", ").join(SQL("%s = %s", SQL.identifier(name), value) for name, value in values.items())
         query = "UPDATE bj_api_sync_token SET %s WHERE config_id = %s AND fingerprint = %s"
         with bookkeeping(self.env) as env:
@@ -174,7 +174,3 @@ class BjApiSyncToken(models.Model):
             "DELETE FROM bj_api_sync_token WHERE config_id NOT IN"
             " (SELECT id FROM bj_api_sync_config WHERE authorization_type = 'oauth2')"
         )
-
-
-def _in(seconds):
-    return SQL("%s + interval '1s' * %s", NOW, seconds)
