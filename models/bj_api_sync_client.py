@@ -2,6 +2,7 @@ import os
 import time
 from base64 import b64encode
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import requests
@@ -150,11 +151,7 @@ class BjApiSyncClient(models.AbstractModel):
 
         :rtype: dict[str, str]
         """
-        headers = {
-            "User-Agent": AGENT,
-            "Accept": "application/json",
-            "X-Request-ID": request.trace_id,
-        }
+        headers = {"User-Agent": AGENT, "Accept": "application/json", "X-Request-ID": request.trace_id}
         if request.method not in ("GET", "HEAD"):
             headers["Idempotency-Key"] = request.trace_id
         if request.content_type:
@@ -291,18 +288,12 @@ class BjApiSyncClient(models.AbstractModel):
         answer is a ``requests.Response``, and what fails raises the exceptions of ``requests``. It goes
         through the same guard, always has a timeout, and always verifies TLS.
         """
-
-        def request(method, url, **kwargs):
-            return self._script_request(method, url, **kwargs)
-
-        def bind(method):
-            return lambda url, **kwargs: self._script_request(method, url, **kwargs)
-
+        methods = ("get", "post", "put", "patch", "delete", "head")
         names = ("RequestException", "HTTPError", "ConnectionError", "Timeout")
         return SimpleNamespace(
-            request=request,
+            request=self._script_request,
             exceptions=SimpleNamespace(**{name: getattr(requests.exceptions, name) for name in names}),
-            **{method: bind(method.upper()) for method in ("get", "post", "put", "patch", "delete", "head")},
+            **{name: partial(self._script_request, name) for name in methods},
         )
 
     @api.model

@@ -112,9 +112,7 @@ class BjApiSyncOutbound(models.AbstractModel):
     def _filter(self, config, records):
         """Return the records in the filter domain, in their order; archived ones count like any other."""
         domain = config.with_env(records.env).sudo()._get_domain()
-        found = records.with_context(active_test=False).search(Domain("id", "in", records.ids) & domain)
-        kept = set(found.ids)
-        return records.filtered(lambda record: record.id in kept)
+        return records & records.with_context(active_test=False).search(Domain("id", "in", records.ids) & domain)
 
     @api.model
     def _prepare_requests(self, config, items):
@@ -219,45 +217,36 @@ class BjApiSyncOutbound(models.AbstractModel):
 
     @api.model
     def _describe_test(self, exchange):
-        code, host = exchange.status_code, get_host(exchange.url)
+        code = exchange.status_code
+        shown = {"host": get_host(exchange.url), "code": code}
         if exchange.failure or exchange.is_grant:
             return "danger", exchange.error
         if 200 <= code < 300:
-            return "success", self.env._(
-                "%(host)s answered %(code)s in %(duration)s ms.",
-                host=host,
-                code=code,
-                duration=round(exchange.duration * 1000),
-            )
+            duration = round(exchange.duration * 1000)
+            return "success", self.env._("%(host)s answered %(code)s in %(duration)s ms.", duration=duration, **shown)
         if code in (401, 403):
-            return "danger", self.env._(
-                "%(host)s is reachable, but refuses the credentials (%(code)s).", host=host, code=code
-            )
+            return "danger", self.env._("%(host)s is reachable, but refuses the credentials (%(code)s).", **shown)
         if code in (400, 405, 415, 422, 501):
             return "success", self.env._(
                 "%(host)s is reachable. It refuses a request without data (%(code)s): whether it accepts the "
                 "credentials shows when a record is sent.",
-                host=host,
-                code=code,
+                **shown,
             )
         if code == 404:
             return "warning", self.env._(
                 "%(host)s is reachable, but finds nothing at this address (404). Check the path of the "
                 "Request URL; some systems answer so to any request without data.",
-                host=host,
+                **shown,
             )
         if 300 <= code < 400:
             return "warning", self.env._(
                 "%(host)s is reachable, but redirects (%(code)s). Take this as the Request URL: %(location)s",
-                host=host,
-                code=code,
+                **shown,
                 location=exchange.headers.get("Location", "?"),
             )
         if code == 429:
-            return "warning", self.env._("%(host)s is reachable, but asks for fewer requests (429).", host=host)
-        return "warning", self.env._(
-            "%(host)s is reachable, but has a problem itself (%(code)s).", host=host, code=code
-        )
+            return "warning", self.env._("%(host)s is reachable, but asks for fewer requests (429).", **shown)
+        return "warning", self.env._("%(host)s is reachable, but has a problem itself (%(code)s).", **shown)
 
     # ------------------------------------------------------------------
     # Hooks
@@ -269,7 +258,6 @@ class BjApiSyncOutbound(models.AbstractModel):
 
         :raises UserError: where the payload has no value for one
         """
-
         return self._fill_url(config.request_url, _pick_values(payload, PLACEHOLDER.findall(config.request_url)))
 
     @api.model
