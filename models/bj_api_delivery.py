@@ -135,12 +135,8 @@ class BjApiDelivery(models.Model):
         self.check_access("write")
         changes = SQL(", ").join(SQL("%s = %s", SQL.identifier(name), value) for name, value in values.items())
         self.env.flush_all()
-        self.env.cr.execute(
-            SQL(
-                "UPDATE bj_api_delivery SET state = %s, claim = NULL, %s WHERE id = ANY(%s) AND state = ANY(%s)",
-                *(state, changes, list(self.ids), list(former)),
-            )
-        )
+        query = "UPDATE bj_api_delivery SET state = %s, claim = NULL, %s WHERE id = ANY(%s) AND state = ANY(%s)"
+        self.env.cr.execute(SQL(query, state, changes, list(self.ids), list(former)))
         self.invalidate_recordset()
 
     @api.model
@@ -156,13 +152,8 @@ class BjApiDelivery(models.Model):
         """
 
         def chosen(alias):
-            return SQL(
-                "%(d)s.state = ANY(%(states)s) AND %(d)s.create_date >= %(start)s AND %(end)s",
-                d=SQL.identifier(alias),
-                states=list(states),
-                start=start,
-                end=SQL("%s.create_date < %s", SQL.identifier(alias), end) if end else SQL("true"),
-            )
+            query = "%(d)s.state = ANY(%(states)s) AND %(d)s.create_date >= %(start)s AND %(d)s.create_date < %(end)s"
+            return SQL(query, d=SQL.identifier(alias), states=list(states), start=start, end=end or "infinity")
 
         overtaken = SQL(
             "EXISTS (SELECT FROM bj_api_delivery AS e WHERE e.record_id = d.record_id AND e.model = d.model"
@@ -182,14 +173,11 @@ class BjApiDelivery(models.Model):
         :rtype: int
         """
         self.env.flush_all()
-        self.env.cr.execute(
-            SQL(
-                # the time is the same for all: their order is that of their ids
-                "UPDATE bj_api_delivery AS d SET state = 'pending', claim = NULL, attempt_count = 0, done_date = NULL,"
-                " next_attempt = statement_timestamp() AT TIME ZONE 'UTC' WHERE %s",
-                self._get_redrive_query(*args, **kwargs),
-            )
-        )
+        query = """
+            UPDATE bj_api_delivery AS d SET state = 'pending', claim = NULL, attempt_count = 0, done_date = NULL,
+                   next_attempt = %s  -- the same for all: their order is that of their ids
+             WHERE %s"""
+        self.env.cr.execute(SQL(query, NOW, self._get_redrive_query(*args, **kwargs)))
         count = self.env.cr.rowcount
         self.invalidate_model()
         self._wake_up()
@@ -282,14 +270,13 @@ class BjApiDelivery(models.Model):
             *("content_type", "body", "model", "record_id", "record_ids", "record_count", "idempotency_key"),
             *("attempt_count", "next_attempt", "last_error", "done_date"),
         )
-        self.env.cr.execute(SQL("SELECT %s", NOW))
-        [now] = self.env.cr.fetchone()
+        [[now]] = self.env.execute_query(SQL("SELECT %s", NOW))
         rows = SQL(", ").join(self._prepare_row(config, request, operation, now) for request in requests)
         columns = SQL(", ").join(map(SQL.identifier, names))
-        self.env.cr.execute(SQL("INSERT INTO bj_api_delivery (%s) VALUES %s RETURNING id", columns, rows))
-        deliveries = self.sudo().browse(row[0] for row in self.env.cr.fetchall())
-        if any(request.error for request in requests):
-            config._notify_dead(next(request.error for request in requests if request.error))
+        query = SQL("INSERT INTO bj_api_delivery (%s) VALUES %s RETURNING id", columns, rows)
+        deliveries = self.sudo().browse(row[0] for row in self.env.execute_query(query))
+        if error := next((request.error for request in requests if request.error), ""):
+            config._notify_dead(error)
         return deliveries
 
     @api.model

@@ -211,8 +211,7 @@ class BjApiDispatcher(models.AbstractModel):
         :rtype: float | None
         """
         run.claimed, waits = [], []
-        self.env.cr.execute(PAIRS)
-        for pair in self.env.cr.dictfetchall():
+        for pair in self.env.execute_query_dict(SQL(PAIRS)):
             rest, room = float(pair["pause"] or 0), run.get_room(pair["target"])
             waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"])))
             if waits[-1] or not room:
@@ -275,28 +274,22 @@ class BjApiDispatcher(models.AbstractModel):
     @api.model
     def _may_probe(self, run, target):
         """Take the right to probe a target, until the end of the transaction; nobody else has it then."""
-        self.env.cr.execute(
-            SQL(
-                "SELECT FROM bj_api_target WHERE name = %s AND greatest(paused_until, probe_until) <= %s"
-                " FOR UPDATE SKIP LOCKED",
-                *(target, NOW),
-            )
-        )
+        query = """
+            SELECT FROM bj_api_target WHERE name = %s AND greatest(paused_until, probe_until) <= %s
+               FOR UPDATE SKIP LOCKED"""
+        self.env.cr.execute(SQL(query, target, NOW))
         return self.env.cr.rowcount and not run.get_load(target)
 
     @api.model
     def _supersede(self, jobs):
         """Cancel what is older than the claimed deliveries of the same records."""
         message = self.env._("Replaced by a newer delivery of the same record.")
-        self.env.cr.execute(
-            SQL(
-                """UPDATE bj_api_delivery AS d SET state = 'cancelled', last_error = %s, done_date = %s
-                     FROM bj_api_delivery AS newer
-                    WHERE newer.id = ANY(%s) AND d.config_id = newer.config_id AND d.record_id = newer.record_id
-                      AND d.id < newer.id AND d.state IN ('pending', 'failed')""",
-                *(message, NOW, [job.id for job in jobs]),
-            )
-        )
+        query = """
+            UPDATE bj_api_delivery AS d SET state = 'cancelled', last_error = %s, done_date = %s
+              FROM bj_api_delivery AS newer
+             WHERE newer.id = ANY(%s) AND d.config_id = newer.config_id AND d.record_id = newer.record_id
+               AND d.id < newer.id AND d.state IN ('pending', 'failed')"""
+        self.env.cr.execute(SQL(query, message, NOW, [job.id for job in jobs]))
 
     @api.model
     def _note_lapsed(self, jobs):
@@ -318,28 +311,22 @@ class BjApiDispatcher(models.AbstractModel):
     @api.model
     def _renew(self, run):
         """Keep what we claimed, as long as we live."""
-        self.env.cr.execute(
-            SQL(
-                "UPDATE bj_api_delivery SET next_attempt = %s"
-                " WHERE id = ANY(%s) AND claim = %s AND state = 'sending' RETURNING id",
-                *(after(LEASE), list(run.jobs), run.claim),
-            )
-        )
-        run.renew({row[0] for row in self.env.cr.fetchall()})
+        query = """
+            UPDATE bj_api_delivery SET next_attempt = %s
+             WHERE id = ANY(%s) AND claim = %s AND state = 'sending' RETURNING id"""
+        renewed = self.env.execute_query(SQL(query, after(LEASE), list(run.jobs), run.claim))
+        run.renew({row[0] for row in renewed})
 
     @api.model
     def _release(self, run, jobs):
         """Give claimed deliveries back that no thread began."""
         for job in jobs:
             run.jobs.pop(job.id, None)
-        self.env.cr.execute(
-            SQL(
-                "UPDATE bj_api_delivery SET claim = NULL, next_attempt = %s, attempt_count = attempt_count - 1,"
-                " state = CASE WHEN attempt_count > 1 THEN 'failed' ELSE 'pending' END"
-                " WHERE id = ANY(%s) AND claim = %s AND state = 'sending'",
-                *(NOW, [job.id for job in jobs], run.claim),
-            )
-        )
+        query = """
+            UPDATE bj_api_delivery SET claim = NULL, next_attempt = %s, attempt_count = attempt_count - 1,
+                   state = CASE WHEN attempt_count > 1 THEN 'failed' ELSE 'pending' END
+             WHERE id = ANY(%s) AND claim = %s AND state = 'sending'"""
+        self.env.cr.execute(SQL(query, NOW, [job.id for job in jobs], run.claim))
 
     # ------------------------------------------------------------------
     # Results
@@ -461,34 +448,25 @@ class BjApiDispatcher(models.AbstractModel):
             (result.job.id, result.state, result.exchange.status_code, result.error or None, result.delay)
             for result in results
         )
-        table = "unnest(%s::int[], %s::text[], %s::int[], %s::text[], %s::float8[])"
-        self.env.cr.execute(
-            SQL(
-                """UPDATE bj_api_delivery AS d
-                      SET state = v.state, last_code = v.code, last_error = v.error, claim = NULL,
-                          next_attempt = CASE v.state WHEN 'failed' THEN %(now)s + interval '1s' * v.delay END,
-                          done_date = CASE v.state WHEN 'failed' THEN NULL ELSE %(now)s END
-                     FROM %(rows)s AS v (id, state, code, error, delay)
-                    WHERE d.id = v.id AND d.claim = %(claim)s AND d.state = 'sending'""",
-                now=NOW,
-                rows=SQL(table, *map(list, zip(*rows, strict=True))),
-                claim=run.claim,
-            )
-        )
+        query = """
+            UPDATE bj_api_delivery AS d
+               SET state = v.state, last_code = v.code, last_error = v.error, claim = NULL,
+                   next_attempt = CASE v.state WHEN 'failed' THEN %s + interval '1s' * v.delay END,
+                   done_date = CASE v.state WHEN 'failed' THEN NULL ELSE %s END
+              FROM unnest(%s::int[], %s::text[], %s::int[], %s::text[], %s::float8[])
+                   AS v (id, state, code, error, delay)
+             WHERE d.id = v.id AND d.claim = %s AND d.state = 'sending'"""
+        self.env.cr.execute(SQL(query, NOW, NOW, *map(list, zip(*rows, strict=True)), run.claim))
 
     @api.model
     def _insert_attempts(self, rows):
         if rows:
-            table = "unnest(%s::int[], %s::int[], %s::float8[], %s::text[])"
-            self.env.cr.execute(
-                SQL(
-                    """INSERT INTO bj_api_delivery_attempt (create_date, delivery_id, code, duration, error)
-                       SELECT %s, d.id, v.code, v.duration, nullif(v.error, '')
-                         FROM %s AS v (id, code, duration, error)
-                         JOIN bj_api_delivery AS d ON d.id = v.id""",  # some may have been deleted
-                    *(NOW, SQL(table, *map(list, zip(*rows, strict=True)))),
-                )
-            )
+            query = """
+                INSERT INTO bj_api_delivery_attempt (create_date, delivery_id, code, duration, error)
+                SELECT %s, d.id, v.code, v.duration, nullif(v.error, '')
+                  FROM unnest(%s::int[], %s::int[], %s::float8[], %s::text[]) AS v (id, code, duration, error)
+                  JOIN bj_api_delivery AS d ON d.id = v.id  -- some may have been deleted"""
+            self.env.cr.execute(SQL(query, NOW, *map(list, zip(*rows, strict=True))))
 
     @api.model
     def _note_target(self, target, results):
@@ -506,25 +484,18 @@ class BjApiDispatcher(models.AbstractModel):
         failures = failed if failed < len(results) else known + failed
         rest = max(backoff.get_rest(failures), retry_after)
         if failures != known or rest:
-            self.env.cr.execute(
-                SQL(
-                    """INSERT INTO bj_api_target AS t (name, failures, paused_until) VALUES (%s, %s, %s)
-                       ON CONFLICT (name) DO UPDATE SET failures = excluded.failures, probe_until = NULL,
-                       paused_until = greatest(t.paused_until, excluded.paused_until)""",
-                    *(target, failures, after(rest)),
-                )
-            )
+            query = """
+                INSERT INTO bj_api_target AS t (name, failures, paused_until) VALUES (%s, %s, %s)
+                ON CONFLICT (name) DO UPDATE SET failures = excluded.failures, probe_until = NULL,
+                    paused_until = greatest(t.paused_until, excluded.paused_until)"""
+            self.env.cr.execute(SQL(query, target, failures, after(rest)))
         return bool(rest)
 
     @api.model
     def _note_config(self, config_id, success):
         """Keep since when a configuration fails, without success in between; after days it is paused."""
-        self.env.cr.execute(
-            SQL(
-                "UPDATE bj_api_sync_config SET failing_since = %s WHERE id = %s AND failing_since IS %s NULL",
-                *(None if success else NOW, config_id, SQL("NOT") if success else SQL()),
-            )
-        )
+        query = "UPDATE bj_api_sync_config SET failing_since = %s WHERE id = %s AND failing_since IS %s NULL"
+        self.env.cr.execute(SQL(query, None if success else NOW, config_id, SQL("NOT") if success else SQL()))
 
     @api.model
     def _notify(self, results):
@@ -609,7 +580,7 @@ class _Run:
         elapsed = time.monotonic() - self.start
         if elapsed < RUN:
             return True
-        busy = {target for target in self.lanes.get_targets() if self.lanes.get_load(target)}
+        busy = self.lanes.get_busy()
         self._late = busy if self._late is None else self._late & busy
         return bool(self._late) and elapsed < self.limit / 2
 

@@ -113,8 +113,7 @@ class BjApiSyncPush(models.AbstractModel):
         model.flush_model(["write_date"])
         table = SQL.identifier(model._table)
         query = "SELECT id, coalesce(write_date, create_date, 'epoch') FROM %s WHERE %s ORDER BY %s LIMIT %s"
-        self.env.cr.execute(SQL(query, table, place, order, PAGE))
-        return self.env.cr.fetchall()
+        return self.env.execute_query(SQL(query, table, place, order, PAGE))
 
     @api.model
     def _keep(self, config, state, done, left, name="push_state"):
@@ -123,14 +122,8 @@ class BjApiSyncPush(models.AbstractModel):
         :param str name: the field that holds the state
         """
         config.flush_recordset()
-        self.env.cr.execute(
-            SQL(
-                "UPDATE bj_api_sync_config SET %s = %s WHERE id = %s",
-                SQL.identifier(name),
-                Json(state),
-                config.id,
-            )
-        )
+        query = "UPDATE bj_api_sync_config SET %s = %s WHERE id = %s"
+        self.env.cr.execute(SQL(query, SQL.identifier(name), Json(state), config.id))
         config.invalidate_recordset()
         self._commit(done, int(left))
 

@@ -36,14 +36,11 @@ class BjApiSyncPushed(models.Model):
         if operation == "unlink":
             self._forget(config, list(known))
         elif known:
-            self.env.cr.execute(
-                SQL(
-                    "INSERT INTO bj_api_sync_pushed AS p (config_id, record_id, keys) VALUES %s"
-                    " ON CONFLICT (config_id, record_id) DO UPDATE SET keys = excluded.keys"
-                    " WHERE p.keys IS DISTINCT FROM excluded.keys",
-                    SQL(", ").join(SQL("(%s, %s, %s)", config.id, *item) for item in known.items()),
-                )
-            )
+            query = """
+                INSERT INTO bj_api_sync_pushed AS p (config_id, record_id, keys) VALUES %s
+                ON CONFLICT (config_id, record_id) DO UPDATE SET keys = excluded.keys
+                 WHERE p.keys IS DISTINCT FROM excluded.keys"""
+            self.env.cr.execute(SQL(query, SQL(", ").join((config.id, *item) for item in known.items())))
 
     @api.model
     def _find_gone(self, config, model, limit):
@@ -52,16 +49,13 @@ class BjApiSyncPushed(models.Model):
         :return: ids and keys
         :rtype: list[tuple[int, dict]]
         """
-        return self.env.execute_query(
-            SQL(
-                "SELECT record_id, keys FROM bj_api_sync_pushed AS p WHERE config_id = %s"
-                " AND NOT EXISTS (SELECT FROM %s AS r WHERE r.id = p.record_id) ORDER BY record_id LIMIT %s",
-                *(config.id, SQL.identifier(model._table), limit),
-            )
-        )
+        query = """
+            SELECT record_id, keys FROM bj_api_sync_pushed AS p
+             WHERE config_id = %s AND NOT EXISTS (SELECT FROM %s AS r WHERE r.id = p.record_id)
+             ORDER BY record_id LIMIT %s"""
+        return self.env.execute_query(SQL(query, config.id, SQL.identifier(model._table), limit))
 
     @api.model
     def _forget(self, config, record_ids):
-        self.env.cr.execute(
-            SQL("DELETE FROM bj_api_sync_pushed WHERE config_id = %s AND record_id = ANY(%s)", config.id, record_ids)
-        )
+        query = "DELETE FROM bj_api_sync_pushed WHERE config_id = %s AND record_id = ANY(%s)"
+        self.env.cr.execute(SQL(query, config.id, record_ids))

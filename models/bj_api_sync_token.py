@@ -71,37 +71,24 @@ class BjApiSyncToken(models.Model):
         request = self.env["bj.api.sync.client"]._prepare_token_call(config)
         is_good = SQL("t.access_token IS NOT NULL AND coalesce(t.expiry_date > %s, true)", NOW)
         with bookkeeping(self.env) as env:
-            env.cr.execute(
-                SQL(
-                    """
-                    INSERT INTO bj_api_sync_token AS t (config_id, fingerprint, busy_until)
-                         VALUES (%(config)s, %(fingerprint)s, %(lease)s)
-                    ON CONFLICT (config_id) DO UPDATE
-                            SET fingerprint = excluded.fingerprint, busy_until = excluded.busy_until,
-                                access_token = CASE WHEN t.fingerprint = excluded.fingerprint THEN t.access_token END
-                          WHERE t.fingerprint <> excluded.fingerprint
-                             OR (NOT (%(is_good)s) OR t.renewal_date <= %(now)s)
-                                AND coalesce(t.busy_until <= %(now)s, true)
-                                AND (coalesce(t.rest_until <= %(now)s, true) OR %(rush)s AND NOT (%(is_good)s))
-                    """,
-                    config=config.id,
-                    fingerprint=self._get_fingerprint(request),
-                    now=NOW,
-                    lease=after(LEASE),
-                    is_good=is_good,
-                    rush=not is_patient,
-                )
-            )
+            query = """
+                INSERT INTO bj_api_sync_token AS t (config_id, fingerprint, busy_until)
+                     VALUES (%(config)s, %(fingerprint)s, %(lease)s)
+                ON CONFLICT (config_id) DO UPDATE
+                        SET fingerprint = excluded.fingerprint, busy_until = excluded.busy_until,
+                            access_token = CASE WHEN t.fingerprint = excluded.fingerprint THEN t.access_token END
+                      WHERE t.fingerprint <> excluded.fingerprint
+                         OR (NOT (%(is_good)s) OR t.renewal_date <= %(now)s)
+                            AND coalesce(t.busy_until <= %(now)s, true)
+                            AND (coalesce(t.rest_until <= %(now)s, true) OR %(rush)s AND NOT (%(is_good)s))"""
+            fingerprint, rush = self._get_fingerprint(request), not is_patient
+            values = {"config": config.id, "fingerprint": fingerprint, "lease": after(LEASE), "now": NOW}
+            env.cr.execute(SQL(query, **values, is_good=is_good, rush=rush))
             is_ours = bool(env.cr.rowcount)
-            env.cr.execute(
-                SQL(
-                    "SELECT CASE WHEN %s THEN access_token END,"
-                    " extract(epoch FROM greatest(busy_until, rest_until) - %s)"
-                    " FROM bj_api_sync_token AS t WHERE config_id = %s",
-                    *(is_good, NOW, config.id),
-                )
-            )
-            token, wait = env.cr.fetchone()
+            query = """
+                SELECT CASE WHEN %s THEN access_token END, extract(epoch FROM greatest(busy_until, rest_until) - %s)
+                  FROM bj_api_sync_token AS t WHERE config_id = %s"""
+            [[token, wait]] = env.execute_query(SQL(query, is_good, NOW, config.id))
         grant = oauth.Grant(decrypt(token) if token else "", request if is_ours else None)
         return grant if token or is_ours else replace(grant, wait=max(float(wait or 0), 0.1))
 
@@ -147,19 +134,14 @@ class BjApiSyncToken(models.Model):
         """
         if exchange.is_grant or (exchange.grant and exchange.grant.token):
             return False
-        table = SQL.identifier(self._table)
+        query = "SELECT access_token, suspect_until > %s FROM bj_api_sync_token WHERE config_id = %s FOR UPDATE"
         with bookkeeping(self.env) as env:
-            env.cr.execute(
-                SQL(
-                    "SELECT access_token, suspect_until > %s FROM %s WHERE config_id = %s FOR UPDATE",
-                    *(NOW, table, config.id),
-                )
-            )
+            env.cr.execute(SQL(query, NOW, config.id))
             token, is_suspect = env.cr.fetchone() or (None, False)
             if not token or decrypt(token) != oauth.get_token(exchange.call):
                 return True  # somebody else has renewed or forgotten it
             if not is_suspect:
-                env.cr.execute(SQL("UPDATE %s SET access_token = NULL WHERE config_id = %s", table, config.id))
+                env.cr.execute("UPDATE bj_api_sync_token SET access_token = NULL WHERE config_id = %s", [config.id])
             return not is_suspect
 
     @api.model

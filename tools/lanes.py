@@ -54,9 +54,9 @@ class Lanes:
         """Return how many jobs of a target wait or are being done."""
         return self._lanes[target].load if target in self._lanes else 0
 
-    def get_targets(self):
-        """Return all targets there were jobs for."""
-        return list(self._lanes)
+    def get_busy(self):
+        """Return the targets whose jobs wait or are being done."""
+        return {target for target, lane in self._lanes.items() if lane.load}
 
     def withdraw(self, target):
         """Take back the jobs of a target that no thread began.
