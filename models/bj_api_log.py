@@ -139,26 +139,25 @@ class BjApiLog(models.Model):
         return model.browse(self.record_id).exists()._filtered_access("read")
 
     @api.model
-    def _record(self, values, log_policy=None, secrets=None):
+    def _record(self, values, log_policy=None):
         """Log an exchange in the current transaction: with its writes, or not at all.
 
         Only the logs of errors go through the ORM, so that automation rules can be about them: it would double
         the time of the others. Bodies may be bytes, text or JSON values, headers a mapping, pairs or text. Besides
         the fields, ``request_content_type`` and ``response_content_type`` may be given, and
-        ``further_secrets``, texts to mask.
+        ``further_secrets``, texts to mask beside the secrets of the configuration.
 
         :param dict values: values of the fields
         :param str log_policy: ``all``, ``errors`` or ``none``; by default that of the configuration
-        :param secrets: see :func:`redact.literals`; by default those of the configuration
         :return: the log, empty if the policy wants none
         """
         if not self._is_wanted(values, log_policy):
             return self.browse()
-        values = self._prepare_values(values, secrets)
+        values = self._prepare_values(values)
         return self.sudo().create([values]) if values["status"] == "error" else self._insert([values])
 
     @api.model
-    def _record_own_cursor(self, values, log_policy=None, secrets=None):
+    def _record_own_cursor(self, values, log_policy=None):
         """Log an exchange in a transaction of its own: it happened, whatever becomes of the current one.
 
         Parameters as of :meth:`_record`. What only the current transaction knows yet (a configuration that
@@ -166,9 +165,9 @@ class BjApiLog(models.Model):
         """
         if not self._is_wanted(values, log_policy):
             return self.browse()
-        values = self._prepare_values(values, secrets)
+        values = self._prepare_values(values)
         if module.current_test and self.env.cr.readonly:
-            _waiting_in_test.append((values, "all", ()))
+            _waiting_in_test.append((values, "all"))
             return self.browse()
         if module.current_test:
             return self.sudo().create([values])
@@ -184,7 +183,7 @@ class BjApiLog(models.Model):
         return self.sudo().create([values])
 
     @api.model
-    def _record_later(self, values, log_policy=None, secrets=None):
+    def _record_later(self, values, log_policy=None):
         """Log a successful read within half a second, together with others: it costs the request nothing.
 
         Parameters as of :meth:`_record`; what the caller does not say about the configuration is looked up
@@ -197,8 +196,8 @@ class BjApiLog(models.Model):
         values.setdefault("company_id", self.env.company.id)
         for fname in ("request_body", "response_body"):
             if isinstance(values.get(fname), (str, bytes)) and len(values[fname]) > LARGE:
-                values = self._prepare_values(values, secrets)
-        row = (values, log_policy, secrets)
+                values = self._prepare_values(values)
+        row = (values, log_policy)
         if not module.current_test:
             _get_batch(self.env.cr.dbname).add(row)
         elif self.env.cr.readonly:
@@ -219,15 +218,15 @@ class BjApiLog(models.Model):
     def _write_batch(self, batch):
         """Insert logs with one statement.
 
-        :param list[tuple] batch: values, policy and secrets as of :meth:`_record`
+        :param list[tuple] batch: values and policy as of :meth:`_record`
         """
         logs, configs, rows = self.sudo(), {}, []
-        for values, log_policy, secrets in batch:
+        for values, log_policy in batch:
             config_id = values.get("config_id") or 0
             config = configs.get(config_id) or configs.setdefault(config_id, logs._get_config_data(config_id))
             if not logs._is_wanted(values, log_policy or config.log_policy):
                 continue
-            rows.append(values if isinstance(values, Masked) else logs._prepare_values(values, secrets, config))
+            rows.append(values if isinstance(values, Masked) else logs._prepare_values(values, config))
         if not rows:
             return
         try:
@@ -268,14 +267,14 @@ class BjApiLog(models.Model):
         return policy == "all" or (policy == "errors" and values["status"] == "error")
 
     @api.model
-    def _prepare_values(self, values, secrets=None, config=None):
+    def _prepare_values(self, values, config=None):
         """Mask the secrets, cut the bodies, fill in what was not said.
 
         :rtype: Masked
         """
         values = Masked(values)
         config = config or self._get_config_data(values.get("config_id") or 0)
-        secrets = _read_literals(config.secrets) if secrets is None else redact.literals(secrets)
+        secrets = _read_literals(config.secrets)
         if further := redact.literals(values.pop("further_secrets", ())):
             secrets = redact.Literals(sorted({*secrets, *further}, key=len, reverse=True))
         limit = self._get_number(BODY_LIMIT, redact.LIMIT)

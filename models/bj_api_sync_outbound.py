@@ -127,7 +127,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         size = min(config.page_size, config.limit) if config.is_paginated and method != "GET" else 1
         pages, latest = [], {}
         for record, payload, problem in items:
-            url, error = ("", problem) if problem else self._try_url(config, payload)
+            url, error = ("", problem) if problem else self._try_url(self._build_url, config, payload)
             page = latest.get(url)
             if error or not page or len(page[1]) == size:
                 page = (url, [], error)
@@ -137,9 +137,10 @@ class BjApiSyncOutbound(models.AbstractModel):
         return [self._prepare_page(config, *page) for page in pages]
 
     @api.model
-    def _try_url(self, config, payload):
+    def _try_url(self, build, *args):
+        """Return a URL, or why there is none."""
         try:
-            return self._build_url(config, payload), ""
+            return build(*args), ""
         except UserError as exc:
             return "", str(exc)
 
@@ -189,12 +190,8 @@ class BjApiSyncOutbound(models.AbstractModel):
         :param dict keys: what is known of it
         :rtype: PreparedRequest
         """
-        try:
-            return self._prepare_request(
-                config, record, method="DELETE", url=self._fill_url(config.deletion_url, keys or {})
-            )
-        except UserError as exc:
-            return self._prepare_request(config, record, method="DELETE", error=str(exc))
+        url, error = self._try_url(self._fill_url, config.deletion_url, keys or {})
+        return self._prepare_request(config, record, method="DELETE", url=url, error=error)
 
     @api.model
     def _test_connection(self, config):
@@ -394,7 +391,7 @@ class BjApiSyncOutbound(models.AbstractModel):
             self._prepare_log(config, self._prepare_request(config, record), status="skipped", error_message=message)
             for record in records
         ]
-        self.env["bj.api.log"]._write_batch([(log, None, None) for log in logs])
+        self.env["bj.api.log"]._write_batch([(log, None) for log in logs])
 
     @api.model
     def _log(self, config, request, **values):

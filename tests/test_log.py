@@ -87,7 +87,7 @@ class TestLog(KeyMixin, ApiCase):
         self.assertEqual(log.request_headers, "X-Shop: ***\nAuthorization: Basic ***")
 
     def test_given_secrets(self):
-        log = self.Log._record(self.values(request_body="given-one"), secrets=["given-one"])
+        log = self.Log._record(self.values(request_body="given-one", further_secrets=["given-one"]))
         self.assertEqual(log.request_body, "***")
 
     def test_cut(self):
@@ -148,13 +148,13 @@ class TestLog(KeyMixin, ApiCase):
 
     def test_later(self):
         with self.assertQueryCount(6):
-            self.Log._write_batch([(self.values(url=f"/{i}"), "all", None) for i in range(50)])
+            self.Log._write_batch([(self.values(url=f"/{i}"), "all") for i in range(50)])
         self.assertEqual(len(self.logs()), 50)
         self.assertEqual(self.logs()[0].company_id, self.env.company)
 
     def test_later_of_what_is_gone(self):
         gone = self.env["res.users"].browse(2**31 - 1)
-        self.Log._write_batch([(self.values(user_id=gone.id, config_id=2**31 - 1, trace_id="gone"), None, None)])
+        self.Log._write_batch([(self.values(user_id=gone.id, config_id=2**31 - 1, trace_id="gone"), None)])
         log = self.Log.search([("trace_id", "=", "gone")])
         self.assertEqual((len(log), log.user_id.id, log.config_id.id), (1, False, False))
 
