@@ -11,18 +11,7 @@ class Result(Mapping):
     speaks for the whole, else the last.
     """
 
-    _keys = (
-        "success",
-        "ok",
-        "status_code",
-        "error",
-        "text",
-        "headers",
-        "results",
-        "record_ids",
-        "skipped",
-        "duration",
-    )
+    __slots__ = ("__dict__", "_exchange")  # all other attributes are keys
 
     def __init__(self, exchange=None, *, error="", record_ids=(), results=None, skipped=0):
         """
@@ -32,34 +21,30 @@ class Result(Mapping):
         :param results: the results this one sums up
         :param int skipped: how many records the filter domain kept back
         """
+        self.error = error or (exchange.error if exchange else "")
+        self.success = self.ok = not self.error
+        self.status_code = exchange.status_code if exchange else 0
+        self.text = exchange.text if exchange else ""
+        self.headers = exchange.headers if exchange else {}
         self.results = [self] if results is None else list(results)
         self.record_ids = list(record_ids)
         self.skipped = skipped
-        self.error = error or (exchange.error if exchange else "")
-        self.success = not self.error
-        self.status_code = exchange.status_code if exchange else 0
-        self.headers = exchange.headers if exchange else {}
-        self.text = exchange.text if exchange else ""
         self.duration = exchange.duration if exchange else 0.0
         self._exchange = exchange
 
     @classmethod
     def of(cls, results, skipped=0):
         """Sum up the results of several requests."""
-        speaker = next((result for result in results if not result.success), results[-1] if results else None)
+        speaker = next((result for result in results if not result.success), results[-1] if results else cls())
         whole = cls(
-            None if speaker is None else speaker._exchange,
-            error="" if speaker is None else speaker.error,
+            speaker._exchange,
+            error=speaker.error,
             record_ids=[record_id for result in results for record_id in result.record_ids],
             results=results,
             skipped=skipped,
         )
         whole.duration = sum(result.duration for result in results)
         return whole
-
-    @property
-    def ok(self):
-        return self.success
 
     def json(self):
         """Parse the answer's body.
@@ -71,15 +56,13 @@ class Result(Mapping):
         return self._exchange.json()
 
     def __getitem__(self, key):
-        if key not in self._keys:
-            raise KeyError(key)
-        return getattr(self, key)
+        return vars(self)[key]
 
     def __iter__(self):
-        return iter(self._keys)
+        return iter(vars(self))
 
     def __len__(self):
-        return len(self._keys)
+        return len(vars(self))
 
     def __bool__(self):
         return self.success
