@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import requests
 
 from odoo import api, models
+from odoo.exceptions import UserError
 
 from ..exceptions import ScriptError
 from ..tools import oauth, signature, transport
@@ -54,11 +55,17 @@ class BjApiSyncClient(models.AbstractModel):
         """
         config = config.sudo()
         auth = getattr(self, f"_get_auth_{config.authorization_type}")
+        try:
+            private_headers = auth(config, request) | self._build_private_headers(config, request)
+        except UserError as exc:
+            return transport.Call(
+                request.method, request.url, body=request.body, refusal=str(exc), failure="credentials"
+            )
         call = transport.Call(
             request.method,
             request.url,
             headers=self._build_headers(config, request),
-            private_headers={**auth(config, request), **self._build_private_headers(config, request)},
+            private_headers=private_headers,
             body=request.body,
             connect_timeout=config.connection_timeout,
             read_timeout=timeout or config.read_timeout,
@@ -77,7 +84,7 @@ class BjApiSyncClient(models.AbstractModel):
         try:
             computed = self.env["bj.api.sync.script"]._compute_headers(config, call, request.trace_id)
         except ScriptError as exc:
-            return replace(call, refusal=str(exc))
+            return replace(call, refusal=str(exc), failure="script")
         names = {name.lower() for name in computed}
         public, private = (
             {name: value for name, value in headers.items() if name.lower() not in names}
@@ -113,7 +120,7 @@ class BjApiSyncClient(models.AbstractModel):
         Needs the name of the database only, no cursor.
         """
         if call.refusal:
-            return transport.Exchange(call, url=call.url, failure="script", detail=call.refusal)
+            return transport.Exchange(call, url=call.url, failure=call.failure, detail=call.refusal)
         connections = transport.get_connections(self.env.cr.dbname, call.allowed_hosts, CA_FILE)
         grant = None
         if call.token_call:
@@ -172,6 +179,7 @@ class BjApiSyncClient(models.AbstractModel):
         """Return the credentials of an authorization type, as headers. One method per type, found by name.
 
         :rtype: dict[str, str]
+        :raises UserError: where there are none for now: nothing is sent, and a delivery tries again later
         """
         return {}
 
@@ -183,24 +191,39 @@ class BjApiSyncClient(models.AbstractModel):
     @api.model
     def _get_auth_basic(self, config, request):
         """RFC 7617, in UTF-8."""
-        credentials = f"{config.login or ''}:{config.password or ''}".encode()
+        credentials = f"{self._read_secret(config, 'login')}:{self._read_secret(config, 'password')}".encode()
         return {"Authorization": f"Basic {b64encode(credentials).decode()}"}
 
     @api.model
     def _get_auth_bearer(self, config, request):
         """RFC 6750."""
-        return {"Authorization": f"Bearer {config.bearer_token}"}
+        return {"Authorization": f"Bearer {self._read_secret(config, 'bearer_token')}"}
 
     @api.model
     def _get_auth_hmac(self, config, request):
         """Sign the body as of now; with Standard Webhooks once more with the former secret, while it is rotated."""
-        secrets, body = config._get_signing_secrets(), request.body or b""
+        secrets, body = (
+            config._get_signing_secrets() or self._read_secret(config, "signing_secret"),
+            request.body or b"",
+        )
         return signature.sign(config.signing_style, secrets, body, request.trace_id, int(time.time()))
 
     @api.model
     def _get_auth_oauth2(self, config, request):
         """The access token is added last, or only when it was brought: :meth:`_prepare_call`, :meth:`_transmit`."""
+        self._read_secret(config, "client_secret")
         return {}
+
+    @api.model
+    def _read_secret(self, config, fname):
+        """Return a credential; what the configuration's form requires is only empty where it cannot be read.
+
+        :raises UserError: if it is empty
+        """
+        if secret := config[fname]:
+            return secret
+        field = config._fields[fname]._description_string(self.env)
+        raise UserError(self.env._("%(field)s cannot be read: its encryption key is missing.", field=field))
 
     @api.model
     def _get_allowed_hosts(self):
@@ -230,7 +253,7 @@ class BjApiSyncClient(models.AbstractModel):
     @api.model
     def _get_error(self, config, exchange):
         """Say in plain words what went wrong."""
-        if exchange.failure == "script":
+        if exchange.call.refusal:
             return exchange.detail
         message = self._describe_refusal(exchange) or self._describe(exchange)
         if exchange.is_grant:

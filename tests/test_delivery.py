@@ -6,16 +6,18 @@ from email.utils import format_datetime
 from types import SimpleNamespace
 from unittest.mock import patch
 
+from cryptography.fernet import Fernet
 from psycopg2 import InterfaceError, OperationalError
 
 from odoo.exceptions import AccessError
 from odoo.fields import Command
 from odoo.tests import BaseCase, new_test_user, tagged
+from odoo.tools import config as odoo_config
 from odoo.tools import mute_logger
 
 from ..models import bj_api_dispatcher
 from ..models.bj_api_dispatcher import LEASE, _Run
-from ..tools import backoff
+from ..tools import backoff, secret
 from ..tools.lanes import Lanes, ring
 from .common_outbound import OutboundCase
 
@@ -244,6 +246,31 @@ class TestDispatch(DeliveryCase):
         self.dispatch()
         self.assertEqual(deliveries.mapped("state"), ["dead"] * 5)
         self.assertEqual(len(self.config.activity_ids), 1)
+
+    def test_credentials_that_cannot_be_read(self):
+        """They wait for their key: nothing is sent without them, and others are not held up."""
+        other = self.make_config(path="/other", name="Other")
+        for values in (
+            {"authorization_type": "hmac", "signing_style": "github", "signing_secret": "s3cret"},
+            {"authorization_type": "bearer", "bearer_token": "s3cret"},
+            {"authorization_type": "basic", "login": "me", "password": "s3cret"},
+            {"authorization_type": "oauth2", "token_url": self.receiver.url, "client_id": "me", "client_secret": "s3"},
+        ):
+            with self.subTest(values["authorization_type"]):
+                self.receiver.clear()
+                self.config.write(values)
+                deliveries = self.enqueue() | self.enqueue(config=other)
+                self.env.flush_all()
+                key = {secret.OPTION: Fernet.generate_key().decode()}
+                with patch.dict(odoo_config._runtime_options, key), mute_logger("odoo.addons.bj_api_sync.tools.secret"):
+                    self.env.invalidate_all()
+                    self.dispatch()
+                    self.assertEqual(deliveries.mapped("state"), ["failed", "sent"])
+                    self.assertIn("cannot be read", deliveries[0].last_error)
+                    self.assertEqual([request.path for request in self.receiver.requests], ["/other"])
+                self.env.invalidate_all()
+                self.assertFalse(self.env["bj.api.target"].search([("failures", ">", 0)]), "the API itself is well")
+                deliveries[0].action_cancel()
 
     def test_order_of_a_record(self):
         first = self.enqueue()

@@ -66,8 +66,9 @@ class Call:
     token_call: "Call | None" = None
     #: the names of headers whose values no log shows
     masked: tuple = ()
-    #: why it must not be sent
+    #: why it must not be sent, and which :attr:`Exchange.failure` that is
     refusal: str = ""
+    failure: str = ""
 
     @property
     def shown_headers(self):
@@ -89,7 +90,8 @@ class Exchange:
     #: seconds
     duration: float = 0.0
     truncated: bool = False
-    #: why no answer came: timeout, dns, refused, tls, guard, proxy, url, broken, script; empty for every answer
+    #: why no answer came: timeout, dns, refused, tls, guard, proxy, url, broken, or of a call that must not be sent
+    #: script, credentials; empty for every answer
     failure: str = ""
     detail: str = ""
     #: how an access token was asked for on the way; the exchange itself, where that was as far as it came
