@@ -397,11 +397,10 @@ class BjApiSyncInbound(models.AbstractModel):
 
     def _get_key_domain(self, plan, line, texts):
         """A mapped key is equality; that of a relation is the related record's identifier."""
-        name, field_type, mapping = line.field_name, line.field_type, line.mapping
-        while mapping and mapping.identifier:
-            line = mapping.identifier
-            name, field_type, mapping = f"{name}.{line.field_name}", line.field_type, line.mapping
-        if not self.env[plan.model]._fields[name.split(".")[0]]._description_searchable or field_type == "binary":
+        name, field_type = line.field_name, line.field_type
+        if identifier := line.mapping and line.mapping.identifier:
+            name, field_type = f"{name}.{identifier.field_name}", identifier.field_type
+        if not self.env[plan.model]._fields[line.field_name]._description_searchable or field_type == "binary":
             self._check_params([line.key], ())
         return self._get_param_domain(Param(line.key, name, field_type, "in" if len(texts) > 1 else "="), texts)
 

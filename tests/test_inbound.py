@@ -170,6 +170,19 @@ class TestInbound(ApiHttpCase):
                 body = self.assert_answer(self.call("GET", f"/people?{query}"), 400)
                 self.assertIn(query.split("=")[0], body["message"])
 
+    def test_filter_by_relation(self):
+        """A relation is compared with the related record's identifier; what is said of a bad one names the key sent."""
+        boss = self.mapping("res.partner", ("id", "number"), ("name", "name"))
+        values = {"value_type": "relational", "mapping_config_id": boss.id}
+        self.config_in.line_ids = self.lines(
+            "res.partner", ("parent_id", "boss", values | {"is_record_identifier": False})
+        )
+        self.bob.parent_id = self.outside
+        body = self.assert_answer(self.call("GET", f"/people?boss={self.outside.id}"), 200)
+        self.assertEqual([item["code"] for item in body["data"]], ["T-2"])
+        body = self.assert_answer(self.call("GET", "/people?boss=abc"), 400)
+        self.assertIn("boss", body["message"])
+
     def test_head_and_options(self):
         response = self.call("HEAD", "/people")
         self.assertEqual((response.status_code, response.content), (200, b""))
