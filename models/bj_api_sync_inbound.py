@@ -362,10 +362,8 @@ class BjApiSyncInbound(models.AbstractModel):
         :return: an order of the ORM, its last term the id
         :rtype: str
         """
-        names = {line.key: line.field_name for line in plan.lines if line.value_type == "plain" and line.field_name}
-        names = {name: name for name in SORTABLE} | names
-        fields = self.env[plan.model]._fields
-        terms = []
+        fields, terms = self.env[plan.model]._fields, []
+        names = self._get_sort_names(plan) if "sort" in args else {}
         for key in [key.strip() for text in args.get("sort", ()) for key in text.split(",") if key.strip()]:
             descending = key.startswith("-")
             name = names.get(key[descending:])
@@ -375,6 +373,12 @@ class BjApiSyncInbound(models.AbstractModel):
             if name == "id":
                 return ", ".join(terms)
         return ", ".join([*terms, "id asc"])
+
+    def _get_sort_names(self, plan):
+        """Return the keys that lists may be sorted by, where their fields can be: key -> field name."""
+        names = {line.key: line.field_name for line in plan.lines if line.value_type == "plain" and line.field_name}
+        fields = self.env[plan.model]._fields
+        return names | {name: name for name in SORTABLE if name in fields and name not in names}
 
     def _get_params_domain(self, endpoint, plan, args):
         """Turn the configured parameters, and mapped keys, into a domain."""
@@ -391,6 +395,8 @@ class BjApiSyncInbound(models.AbstractModel):
                 unknown.append(key)
         self._check_params(unknown, ())
         if any(args.get("updated_since", ())):  # an empty one is as old as can be
+            if "write_date" not in self.env[plan.model]._fields:
+                self._check_params(["updated_since"], ())
             since = Param("updated_since", "write_date", "datetime", ">=")
             domains.append(self._get_param_domain(since, args["updated_since"]))
         return Domain.AND(domains)

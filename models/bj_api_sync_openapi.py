@@ -9,7 +9,6 @@ from ..tools import schema as json_schema
 from ..tools.codec import TO_MANY
 from ..tools.plan import Endpoint, Plan, escape
 from ..tools.signature import SIGNATURE_HEADERS
-from .bj_api_sync_inbound import SORTABLE
 
 JSON, XML, PROBLEM = "application/json", "application/xml", "application/problem+json"
 WRITING = ("POST", "PUT", "PATCH")
@@ -280,8 +279,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         sort = self._get_keys_param(
             self.env._("The keys to sort by, a minus sign before those that descend."), self._get_sort_keys(scope)
         )
-        since = self.env._("Only records changed at this time or later.")
-        return {
+        params = {
             "limit": {"description": limit, "schema": NUMBER | {"default": default}},
             "offset": {"description": self.env._("How many records to skip."), "schema": NUMBER},
             "page": {
@@ -299,13 +297,15 @@ class BjApiSyncOpenapi(models.AbstractModel):
                 "description": self.env._("Whether the answer tells the total."),
                 "schema": {"type": "boolean", "default": endpoint.is_paginated},
             },
-            "updated_since": {"description": since, "schema": json_schema.SCHEMAS["datetime"]},
         }
+        if "write_date" in scope.model._fields:
+            since = self.env._("Only records changed at this time or later.")
+            params["updated_since"] = {"description": since, "schema": json_schema.SCHEMAS["datetime"]}
+        return params
 
     def _get_sort_keys(self, scope):
         fields, env = scope.model._fields, scope.model.env
-        lines = [line for line in scope.plan.lines if line.value_type == "plain" and line.field_name]
-        keys = {line.key: line.field_name for line in lines} | {name: name for name in SORTABLE if name in fields}
+        keys = self.env["bj.api.sync.inbound"]._get_sort_names(scope.plan)
         sortable = [key for key, name in keys.items() if fields[name]._description_sortable(env)]
         return [f"{sign}{key}" for key in sortable for sign in ("", "-")]
 

@@ -183,6 +183,15 @@ class TestInbound(ApiHttpCase):
         body = self.assert_answer(self.call("GET", "/people?boss=abc"), 400)
         self.assertIn("boss", body["message"])
 
+    def test_models_without_dates(self):
+        """Of records that Odoo keeps no dates of, none can be asked for."""
+        self.config("mail.followers", ("id", "id"), ("res_model", "model"), endpoint="followers")
+        self.assert_answer(self.call("GET", "/followers?sort=model,-id&updated_since="), 200)
+        for query in ("sort=create_date", "sort=-write_date", "updated_since=2000-01-01T00:00:00Z"):
+            with self.subTest(query=query):
+                body = self.assert_answer(self.call("GET", f"/followers?{query}"), 400)
+                self.assertIn(query.split("=")[0], body["message"])
+
     def test_head_and_options(self):
         response = self.call("HEAD", "/people")
         self.assertEqual((response.status_code, response.content), (200, b""))

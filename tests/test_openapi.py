@@ -230,6 +230,12 @@ class TestOpenapi(ApiHttpCase):
         path = self.document()["paths"]["/people/{record_id}"]
         self.assertEqual(path["parameters"][0]["schema"]["type"], "string")
 
+    def test_models_without_dates(self):
+        self.config("mail.followers", ("id", "id"), ("res_model", "model"), endpoint="followers")
+        params = self.params(path="/followers")
+        self.assertNotIn("updated_since", params)
+        self.assertEqual(params["sort"]["schema"]["items"]["enum"], ["id", "-id", "model", "-model"])
+
     def test_examples_work(self):
         body = self.operation("post")["requestBody"]["content"]["application/json"]["example"]
         self.assertEqual((body["code"], body["color"]), ("Reference", 1))
