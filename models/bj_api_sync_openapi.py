@@ -385,7 +385,8 @@ class BjApiSyncOpenapi(models.AbstractModel):
 
     def _get_links(self, scope):
         """Lead from a created record to what can be done with it (OpenAPI 3.1.1, section 4.8.20)."""
-        path = scope.plan.identifier.path if scope.endpoint.record_id_type == "identifier" else ("id",)
+        line = scope.plan.identifier if scope.endpoint.record_id_type == "identifier" else None
+        path = line.path if line else ("id",)
         pointer = "".join(f"/{escape(part)}" for part in path)
         names = [OPERATION_NAMES[method][1] for method in scope.endpoint.methods if method in OPERATION_NAMES]
         return {

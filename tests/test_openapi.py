@@ -230,6 +230,14 @@ class TestOpenapi(ApiHttpCase):
         path = self.document()["paths"]["/people/{record_id}"]
         self.assertEqual(path["parameters"][0]["schema"]["type"], "string")
 
+    def test_record_id_without_identifier(self):
+        """A configuration without lines has no identifier: the database id stands in the path."""
+        self.config("res.country", endpoint="bare", record_id_type="identifier")
+        document = self.document()
+        self.assertEqual(document["paths"]["/bare/{record_id}"]["parameters"][0]["schema"]["type"], "integer")
+        links = document["paths"]["/bare"]["post"]["responses"]["201"]["links"]
+        self.assertEqual(links["read"]["parameters"], {"record_id": "$response.body#/data/id"})
+
     def test_models_without_dates(self):
         self.config("mail.followers", ("id", "id"), ("res_model", "model"), endpoint="followers")
         params = self.params(path="/followers")
