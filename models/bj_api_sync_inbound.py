@@ -350,8 +350,7 @@ class BjApiSyncInbound(models.AbstractModel):
         if "fields" not in args:
             return plan
         wanted = [key.strip() for text in args["fields"] for key in text.split(",") if key.strip()]
-        known = {".".join(line.path[:depth]) for line in plan.lines for depth in range(1, len(line.path) + 1)}
-        unknown = sorted(set(wanted) - known - {"id"})
+        unknown = sorted(set(wanted).difference(["id"], *(line.keys for line in plan.lines)))
         if unknown:
             raise BadPayload(self.env._("The parameter fields names unknown keys: %s", ", ".join(unknown)))
         return plan.select(wanted)

@@ -52,6 +52,11 @@ class PlanLine:
         return (*self.path, position) if self.field_type in TO_MANY else self.path
 
     @property
+    def keys(self):
+        """The keys that stand for the line: its own, and those of the objects it is in, ``address`` first."""
+        return [".".join(self.path[:depth]) for depth in range(1, len(self.path) + 1)]
+
+    @property
     def is_exec(self):
         """Whether the line runs code without assigning a value."""
         return bool(self.script) and self.script_mode == "exec"
@@ -83,12 +88,7 @@ class Plan:
         :rtype: Plan
         """
         wanted = set(keys)
-        lines = tuple(
-            line
-            for line in self.lines
-            if any(".".join(line.path[:depth]) in wanted for depth in range(1, len(line.path) + 1))
-        )
-        return replace(self, lines=lines)
+        return replace(self, lines=tuple(line for line in self.lines if not wanted.isdisjoint(line.keys)))
 
 
 @dataclass(slots=True)
