@@ -72,21 +72,20 @@ class BjApiSyncOpenapiController(Controller):
         return response
 
     def _get_page_values(self, document):
-        def resolve(part):
-            while "$ref" in part:
-                name = part["$ref"].split("/")
-                part = document["components"][name[-2]][name[-1]]
-            return part
+        resolve = partial(schema.resolve, components=document["components"])
 
         def operations(tag):
-            found = []
-            for path, item in document["paths"].items():
-                shared = item.get("parameters", [])
-                for method, operation in item.items():
-                    if method != "parameters" and tag in operation["tags"]:
-                        params = [resolve(param) for param in [*shared, *operation["parameters"]]]
-                        found.append(operation | {"path": path, "method": method, "parameters": params})
-            return found
+            return [
+                operation
+                | {
+                    "path": path,
+                    "method": method,
+                    "parameters": [*map(resolve, [*item.get("parameters", ()), *operation["parameters"]])],
+                }
+                for path, item in document["paths"].items()
+                for method, operation in item.items()
+                if method != "parameters" and tag in operation["tags"]
+            ]
 
         return {
             "document": document,
@@ -94,7 +93,7 @@ class BjApiSyncOpenapiController(Controller):
             "lang": (request.env.lang or "en_US").replace("_", "-"),
             "operations": operations,
             "resolve": resolve,
-            "rows": partial(schema.rows, schemas=document["components"]["schemas"]),
+            "rows": partial(schema.rows, components=document["components"]),
             "describe_type": schema.describe_type,
             "dumps": partial(json.dumps, ensure_ascii=False, indent=2),
         }

@@ -1,49 +1,104 @@
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from odoo import models
 from odoo.tools import ormcache, remove_accents
+from odoo.tools.translate import LazyTranslate
 
 from ..tools import schema as json_schema
 from ..tools.codec import TO_MANY
 from ..tools.plan import Endpoint, Plan, escape
+from ..tools.schema import array_of, object_of, reference
 from ..tools.signature import SIGNATURE_HEADERS
 
+_lt = LazyTranslate(__name__)
+
 JSON, XML, PROBLEM = "application/json", "application/xml", "application/problem+json"
+INTRO = _lt(
+    "A key that is absent from a body leaves its field alone, null clears it. Lists are read in pages. "
+    "Every endpoint answers OPTIONS, and HEAD where it answers GET. "
+    "In XML, the name of the root element means nothing, and the elements of a list are named “item”. "
+    "Every answer has an X-Request-ID, under which the log of Odoo finds it."
+)
 WRITING = ("POST", "PUT", "PATCH")
-#: the last part of operation ids: of the whole collection, of one record
-OPERATION_NAMES = {
-    "GET": ("list", "read"),
-    "POST": ("create", ""),
-    "PUT": ("put_listed", "put"),
-    "PATCH": ("patch_listed", "patch"),
-    "DELETE": ("delete_listed", "delete"),
-}
+#: the kinds of schemas that describe what is accepted, not what is answered
+ACCEPTED = {"create", "update", "input"}
+TEXT, BOOLEAN = {"type": "string"}, {"type": "boolean"}
 NUMBER = {"type": "integer", "minimum": 0}
-TEXT = {"type": "string"}
-#: the headers of errors, by status
-ERROR_HEADERS = {
-    401: ("WWW-Authenticate",),
-    405: ("Allow",),
-    409: ("Retry-After",),
-    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
-}
 REQUEST_ID = TEXT | {"pattern": "^[\\x21-\\x7e]{1,128}$", "examples": ["order-4711"]}
+#: method -> whether the path names one record -> the last part of the operation's id, and its summary; no tuples, as
+#: Odoo's export of texts takes a parenthesis that follows a text for a call with more of them
+OPERATIONS = {
+    "GET": {False: ["list", _lt("List: %s")], True: ["read", _lt("Read one: %s")]},
+    "POST": {False: ["create", _lt("Create or update: %s")]},
+    "PUT": {False: ["put_listed", _lt("Update by record identifier: %s")], True: ["put", _lt("Update one: %s")]},
+    "PATCH": {False: ["patch_listed", _lt("Update by record identifier: %s")], True: ["patch", _lt("Update one: %s")]},
+    "DELETE": {
+        False: ["delete_listed", _lt("Delete by record identifier: %s")],
+        True: ["delete", _lt("Delete one: %s")],
+    },
+}
+#: the headers of requests
+REQUEST_HEADERS = {
+    "X-Request-ID": (_lt("The name of the request in the logs; made up if it is missing or malformed."), REQUEST_ID),
+    "Idempotency-Key": (
+        _lt("The same request with the same key is done once, and answered again for 24 hours."),
+        TEXT | {"minLength": 1, "maxLength": 255},
+    ),
+    "Prefer": (_lt("tx=rollback: a dry run; what would change is told, nothing is kept."), TEXT),
+    "If-Match": (_lt("The ETag the caller knows; if the record has another one: 412."), TEXT),
+    "If-None-Match": (_lt("The ETag the caller has; if it is still the same: 304."), TEXT),
+}
+#: the headers of answers; all of them have an X-Request-ID
+ANSWER_HEADERS = {
+    "Location": _lt("The path of the created record."),
+    "Allow": _lt("The methods the endpoint answers."),
+    "WWW-Authenticate": _lt("The credentials that are asked for."),
+    "ETag": _lt("What tells this state of one record from others, for If-Match and If-None-Match."),
+    "Link": _lt("The pages around this one (RFC 8288): first, prev, next, last."),
+    "Retry-After": _lt("After how many seconds to try again."),
+    "RateLimit": _lt("How many requests are left, and when there are more."),
+    "RateLimit-Policy": _lt("How many requests are answered within how many seconds."),
+    "Idempotent-Replayed": _lt("true: the request was done before, this is its answer."),
+    "Preference-Applied": _lt("tx=rollback: this was a dry run."),
+    "X-Request-ID": _lt("The X-Request-ID of the request, or a new one: the trace id of the log."),
+}
+#: the statuses of errors: what each means, and the headers it brings
+ERRORS = {
+    400: [_lt("The request or its data is wrong; “errors” tells where.")],
+    401: [_lt("Credentials are missing or wrong."), "WWW-Authenticate"],
+    403: [_lt("The user of the endpoint has no access.")],
+    404: [_lt("There is no such endpoint or record.")],
+    405: [_lt("The endpoint does not answer this method."), "Allow"],
+    406: [_lt("No acceptable content type can be answered.")],
+    409: [_lt("There is a record already, several match, or it is in use."), "Retry-After"],
+    412: [_lt("The record is not as the caller knows it (If-Match).")],
+    413: [_lt("The body has too many items, or is too large.")],
+    415: [_lt("The body is of another content type.")],
+    422: [_lt("The Idempotency-Key was used for another request.")],
+    429: [_lt("There were too many requests within a minute."), "Retry-After", "RateLimit", "RateLimit-Policy"],
+    500: [_lt("Internal error. The log has the details under the trace id.")],
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One endpoint while it is described.
+    """One endpoint while it is described, and which of its operations.
 
-    ``model`` is an empty recordset in the environment that serves it, ``name`` that of its schemas.
+    ``model`` is an empty recordset in the environment that serves it, ``one`` whether the path names one record.
     """
 
     endpoint: Endpoint
     plan: Plan
     model: models.BaseModel
-    title: str
-    name: str
+    method: str = ""
+    one: bool = False
+
+    @property
+    def path_line(self):
+        """The line whose value names a record in the path; None if the database id does."""
+        return self.plan.identifier if self.endpoint.record_id_type == "identifier" else None
 
 
 class BjApiSyncOpenapi(models.AbstractModel):
@@ -58,13 +113,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
 
     @ormcache("names", "server", "self.env.lang")
     def _get_text(self, names, server):
-        """Describe some endpoints; the text is kept until a configuration changes.
-
-        :param tuple names: the endpoints the caller may know of
-        :param str server: the URL they are below
-        :return: the document in JSON
-        :rtype: str
-        """
+        """Return :meth:`_get_document` in JSON; it is kept until a configuration changes."""
         return json.dumps(self._get_document(names, server), ensure_ascii=False, separators=(",", ":"))
 
     def _get_document(self, names, server):
@@ -76,7 +125,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         """
         document = {
             "openapi": "3.1.1",
-            "info": {"title": self.env._("API Synchronization"), "version": "1", "description": self._get_intro()},
+            "info": {"title": self.env._("API Synchronization"), "version": "1", "description": self.env._(INTRO)},
             "servers": [{"url": server}],
             "tags": [],
             "paths": {},
@@ -85,45 +134,40 @@ class BjApiSyncOpenapi(models.AbstractModel):
         for name in names:
             endpoint = self.env["bj.api.sync.inbound"]._endpoint(name)
             if endpoint:
-                self._add_endpoint(document, self._get_scope(endpoint))
-        document = json_schema.name_items(document)
+                self._add_endpoint(document, endpoint)
         self._add_examples(document)
         return document
 
-    def _get_scope(self, endpoint):
-        model = self.env[endpoint.model]
-        return Scope(
-            endpoint=endpoint,
-            plan=self.env["bj.api.sync.mapper"]._plan(endpoint.config_id),
-            model=model.with_user(endpoint.user_id) if endpoint.user_id else model.sudo(),
-            title=self.env["bj.api.sync.config"].sudo().browse(endpoint.config_id).name,
-            name=self._get_names()[endpoint.config_id],
-        )
-
-    def _add_endpoint(self, document, scope):
+    def _add_endpoint(self, document, endpoint):
         """Add what one endpoint has: its tag, paths, schemas and security schemes."""
-        endpoint, components = scope.endpoint, document["components"]
-        document["tags"].append({"name": endpoint.name, "description": scope.title})
-        for one, path in enumerate((f"/{endpoint.name}", f"/{endpoint.name}/{{record_id}}")):
-            methods = [method for method in endpoint.methods if OPERATION_NAMES.get(method, ("", ""))[one]]
-            operations = {method.lower(): self._get_operation(scope, method, bool(one)) for method in methods}
+        model, plan = self.env[endpoint.model], self.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
+        model = model.with_user(endpoint.user_id) if endpoint.user_id else model.sudo()
+        scope, components = Scope(endpoint, plan, model), document["components"]
+        document["tags"].append({"name": endpoint.name, "description": self._get_title(plan)})
+        for one, path in ((False, f"/{endpoint.name}"), (True, f"/{endpoint.name}/{{record_id}}")):
+            operations = {
+                method.lower(): self._get_operation(replace(scope, method=method, one=one))
+                for method in endpoint.methods
+                if one in OPERATIONS.get(method, ())
+            }
             if operations:
-                document["paths"][path] = operations | self._get_path_params(scope, one)
+                shared = {"parameters": [self._get_path_param(scope)]} if one else {}
+                document["paths"][path] = operations | shared
         components["schemas"] |= self._get_schemas(scope)
         components["securitySchemes"] |= self._get_security(endpoint)
 
     def _add_examples(self, document):
         """Give each body an example; they need all schemas to be there."""
-        schemas = document["components"]["schemas"]
-        operations = [part for path in document["paths"].values() for part in path.values() if isinstance(part, dict)]
-        for operation in operations:
-            if "requestBody" in operation:
-                media = operation["requestBody"]["content"][JSON]
-                media["example"] = json_schema.example(media["schema"], schemas, writing=True)
-            for response in operation["responses"].values():
-                if "content" in response:
-                    media = response["content"][JSON]
-                    media["example"] = json_schema.example(media["schema"], schemas)
+        for path in document["paths"].values():
+            for method in path.keys() - {"parameters"}:
+                self._add_example(document, path[method].get("requestBody", {}), writing=True)
+                for response in path[method]["responses"].values():
+                    self._add_example(document, response)
+
+    def _add_example(self, document, body, writing=False):
+        if "content" in body:
+            media = body["content"][JSON]
+            media["example"] = json_schema.example(media["schema"], document["components"], writing)
 
     @ormcache()
     def _get_exposed(self):
@@ -134,105 +178,72 @@ class BjApiSyncOpenapi(models.AbstractModel):
         configs = self.env["bj.api.sync.config"].sudo()
         return tuple(configs.search([("request_type", "=", "in"), ("endpoint", "!=", False)]).mapped("endpoint"))
 
-    def _get_intro(self):
-        return self.env._(
-            "A key that is absent from a body leaves its field alone, null clears it. Lists are read in pages. "
-            "Every endpoint answers OPTIONS, and HEAD where it answers GET. "
-            "In XML, the name of the root element means nothing, and the elements of a list are named “item”. "
-            "Every answer has an X-Request-ID, under which the log of Odoo finds it."
-        )
+    def _get_title(self, plan):
+        """Return the name of a configuration."""
+        return self.env["bj.api.sync.config"].sudo().browse(plan.config_id).name
 
     # ------------------------------------------------------------------
     # Operations
     # ------------------------------------------------------------------
 
-    def _get_path_params(self, scope, one):
-        if not one:
-            return {}
-        line = scope.plan.identifier if scope.endpoint.record_id_type == "identifier" else None
-        text = self.env._("The database id of the record.")
-        schema = json_schema.ID
-        if line:
-            text = self.env._("The record identifier: %s", line.key)
-            schema = json_schema.not_null(self._get_line_schema(line, scope.model))
-        param = {"name": "record_id", "in": "path", "required": True, "description": text, "schema": schema}
-        return {"parameters": [param]}
-
-    def _get_operation(self, scope, method, one):
+    def _get_operation(self, scope):
         """Describe one operation.
 
-        :param Scope scope: the endpoint
-        :param str method: the HTTP method
-        :param bool one: whether the path names one record
+        :param Scope scope: the endpoint, and which operation
         :return: an Operation Object (OpenAPI 3.1.1, section 4.8.10)
         :rtype: dict
         """
-        name = OPERATION_NAMES[method][one]
+        endpoint, method, one = scope.endpoint, scope.method, scope.one
+        name, summary = OPERATIONS[method][one]
         operation = {
-            "operationId": f"{scope.endpoint.name}.{name}",
-            "tags": [scope.endpoint.name],
-            "summary": self._get_summary(scope, name),
-            "parameters": [*self._get_params(scope, method, one), *self._get_request_headers(method, one)],
-            "responses": self._get_responses(scope, method, one),
-            "security": [{name: [] for name in self._get_security(scope.endpoint)}],
+            "operationId": f"{endpoint.name}.{name}",
+            "tags": [endpoint.name],
+            "summary": self.env._(summary) % self._get_title(scope.plan),
+            "parameters": [*self._get_params(scope), *self._get_request_headers(scope)],
+            "responses": self._get_responses(scope),
+            "security": [{name: [] for name in self._get_security(endpoint)}],
         }
-        if description := self._get_description(scope, name):
+        if description := self._get_description(scope):
             operation["description"] = description
         if method in WRITING or (method == "DELETE" and not one):
-            body = self._get_body(scope, method, one)
-            operation["requestBody"] = {"required": True, "content": self._get_content(body)}
+            operation["requestBody"] = {"required": True, "content": self._get_content(self._get_body(scope))}
         return operation
 
-    def _get_request_headers(self, method, one):
+    def _get_request_headers(self, scope):
         """Return the headers that a request may have, as references."""
-        names = ["X-Request-ID"]
-        if method != "GET":
-            names += ["Idempotency-Key", "Prefer"]
-        if one:
-            names.append("If-None-Match" if method == "GET" else "If-Match")
-        return [{"$ref": f"#/components/parameters/{name}"} for name in names]
+        if scope.method == "GET":
+            names = ["X-Request-ID", *(["If-None-Match"] if scope.one else [])]
+        else:
+            names = ["X-Request-ID", "Idempotency-Key", "Prefer", *(["If-Match"] if scope.one else [])]
+        return [reference("parameters", name) for name in names]
 
-    def _get_summary(self, scope, name):
-        title = scope.title
-        return {
-            "list": self.env._("List: %s", title),
-            "read": self.env._("Read one: %s", title),
-            "create": self.env._("Create or update: %s", title),
-            "put_listed": self.env._("Update by record identifier: %s", title),
-            "patch_listed": self.env._("Update by record identifier: %s", title),
-            "put": self.env._("Update one: %s", title),
-            "patch": self.env._("Update one: %s", title),
-            "delete_listed": self.env._("Delete by record identifier: %s", title),
-            "delete": self.env._("Delete one: %s", title),
-        }[name]
-
-    def _get_description(self, scope, name):
+    def _get_description(self, scope):
         endpoint, identifier = scope.endpoint, scope.plan.identifier
         texts = []
-        if name == "create" and identifier:
+        if scope.method == "POST" and identifier:
             texts.append(
                 self.env._("A record with the same “%s” is updated.", identifier.key)
                 if endpoint.existing_policy == "update"
                 else self.env._("A record with the same “%s” is refused (409).", identifier.key)
             )
-        if name in ("create", "put_listed", "patch_listed", "delete_listed"):
+        if scope.method != "GET" and not scope.one:
             texts.append(
                 self.env._("One bad item of a list and nothing is kept.")
                 if endpoint.all_or_nothing
                 else self.env._("Of a list, the good items are kept and the others are told in “errors” (207).")
             )
-        if name in ("delete", "delete_listed") and endpoint.delete_policy == "archive":
+        if scope.method == "DELETE" and endpoint.delete_policy == "archive":
             texts.append(self.env._("The records are archived."))
         return " ".join(texts)
 
-    def _get_body(self, scope, method, one):
-        if method == "DELETE":
+    def _get_body(self, scope):
+        if scope.method == "DELETE":
             body = self._get_key_schema(scope)
         else:
-            body = self._get_ref(scope.plan, "create" if method == "POST" else "update")
-            if method != "POST" and not one and scope.plan.identifier:
+            body = self._get_ref(scope.plan, "create" if scope.method == "POST" else "update")
+            if scope.method != "POST" and not scope.one and scope.plan.identifier:
                 json_schema.place(body, scope.plan.identifier.path, {}, required=True)
-        return body if one else {"oneOf": [body, {"type": "array", "items": body, "maxItems": scope.endpoint.limit}]}
+        return body if scope.one else {"oneOf": [body, array_of(body) | {"maxItems": scope.endpoint.limit}]}
 
     def _get_key_schema(self, scope):
         """Describe a record identifier, bare or in an object."""
@@ -245,62 +256,72 @@ class BjApiSyncOpenapi(models.AbstractModel):
         return {"anyOf": [scalar, wrapped]}
 
     # ------------------------------------------------------------------
-    # Query parameters
+    # Parameters
     # ------------------------------------------------------------------
 
-    def _get_params(self, scope, method, one):
+    def _get_param(self, place, name, text, schema):
+        """Describe a parameter; lists are comma separated.
+
+        :return: a Parameter Object (OpenAPI 3.1.1, section 4.8.12)
+        :rtype: dict
+        """
+        style = {"style": "form", "explode": False} if schema.get("type") == "array" else {}
+        return {"name": name, "in": place, "description": text, **style, "schema": schema}
+
+    def _get_path_param(self, scope):
+        text, schema = self.env._("The database id of the record."), json_schema.ID
+        if line := scope.path_line:
+            text = self.env._("The record identifier: %s", line.key)
+            schema = json_schema.not_null(self._get_line_schema(line, scope.model))
+        return self._get_param("path", "record_id", text, schema) | {"required": True}
+
+    def _get_params(self, scope):
         """Describe the query parameters of an operation, those of the configuration last.
 
         :rtype: list[dict]
         """
         params = {}
-        if method != "DELETE":
-            params["fields"] = self._get_fields_param(scope)
-        if method == "GET" and not one:
+        if scope.method != "DELETE":
+            keys = dict.fromkeys([*(key for line in scope.plan.lines for key in line.keys), "id"])
+            text = self.env._("Only these keys are answered.")
+            params["fields"] = text, array_of(TEXT | {"enum": list(keys)})
+        if scope.method == "GET" and not scope.one:
             params |= self._get_list_params(scope) | self._get_filter_params(scope)
-        elif method != "GET" and not one:
-            text = self.env._("Whether one bad item of a list fails all of them.")
-            params["atomic"] = {"description": text, "schema": {"type": "boolean"}}
-        return [{"name": name, "in": "query"} | param for name, param in params.items()]
-
-    def _get_fields_param(self, scope):
-        paths = [line.path for line in scope.plan.lines]
-        keys = {".".join(path[:depth]): None for path in paths for depth in range(1, len(path) + 1)} | {"id": None}
-        return self._get_keys_param(self.env._("Only these keys are answered."), list(keys))
-
-    def _get_keys_param(self, text, keys):
-        schema = {"type": "array", "items": {"type": "string", "enum": keys}}
-        return {"description": text, "style": "form", "explode": False, "schema": schema}
+        elif not scope.one:
+            params["atomic"] = self.env._("Whether one bad item of a list fails all of them."), BOOLEAN
+        return [self._get_param("query", name, text, schema) for name, (text, schema) in params.items()]
 
     def _get_list_params(self, scope):
+        """Describe the parameters of every list: name -> what it means, and its schema."""
         endpoint = scope.endpoint
         default = min(endpoint.page_size if endpoint.is_paginated else endpoint.limit, endpoint.limit)
-        limit = self.env._("The most records of the answer. Over %s it is lowered to that.", endpoint.limit)
-        sort = self._get_keys_param(
-            self.env._("The keys to sort by, a minus sign before those that descend."), self._get_sort_keys(scope)
-        )
+        sort_keys = TEXT | {"enum": self._get_sort_keys(scope)}
         params = {
-            "limit": {"description": limit, "schema": NUMBER | {"default": default}},
-            "offset": {"description": self.env._("How many records to skip."), "schema": NUMBER},
-            "page": {
-                "description": self.env._("The number of the page, from 1; instead of offset or cursor."),
-                "schema": {"type": "integer", "minimum": 1},
-            },
-            "cursor": {
-                "description": self.env._(
-                    "“next_cursor” of the page before, empty for the first page: constant cost at any depth."
-                ),
-                "schema": TEXT,
-            },
-            "sort": sort,
-            "count": {
-                "description": self.env._("Whether the answer tells the total."),
-                "schema": {"type": "boolean", "default": endpoint.is_paginated},
-            },
+            "limit": (
+                self.env._("The most records of the answer. Over %s it is lowered to that.", endpoint.limit),
+                NUMBER | {"default": default},
+            ),
+            "offset": (self.env._("How many records to skip."), NUMBER),
+            "page": (
+                self.env._("The number of the page, from 1; instead of offset or cursor."),
+                NUMBER | {"minimum": 1},
+            ),
+            "cursor": (
+                self.env._("“next_cursor” of the page before, empty for the first page: constant cost at any depth."),
+                TEXT,
+            ),
+            "sort": (
+                self.env._("The keys to sort by, a minus sign before those that descend."),
+                array_of(sort_keys),
+            ),
+            "count": (
+                self.env._("Whether the answer tells the total."),
+                BOOLEAN | {"default": endpoint.is_paginated},
+            ),
         }
         if "write_date" in scope.model._fields:
-            since = self.env._("Only records changed at this time or later.")
-            params["updated_since"] = {"description": since, "schema": json_schema.SCHEMAS["datetime"]}
+            text = self.env._("Only records changed at this time or later.")
+            params["updated_since"] = text, json_schema.SCHEMAS["datetime"]
         return params
 
     def _get_sort_keys(self, scope):
@@ -310,125 +331,98 @@ class BjApiSyncOpenapi(models.AbstractModel):
         return [f"{sign}{key}" for key in sortable for sign in ("", "-")]
 
     def _get_filter_params(self, scope):
-        """Describe the configured parameters, and the mapped keys as equality."""
+        """Describe the mapped keys as equality, and the configured parameters."""
         params = {}
         for line in scope.plan.lines:
             field = scope.model._fields.get(line.field_name)
             if line.script or field is None or not field._description_searchable or line.field_type == "binary":
                 continue
+            if line.mapping and line.mapping.identifier:
+                field = self.env[line.mapping.model]._fields[line.mapping.identifier.field_name]
             text = self.env._("Only records whose “%s” is this. Empty: those without.", line.label)
-            params[line.key] = {"description": text, "schema": self._get_filter_schema(scope, line)}
+            params[line.key] = text, self._get_operand(field, "=")
+        operators = dict(self.env["bj.api.sync.param"]._fields["domain_operator"]._description_selection(self.env))
         for param in scope.endpoint.params.values():
-            params[param.key] = self._get_configured_param(scope, param)
+            field = scope.model._fields[param.field_name]
+            text = f"{field._description_string(self.env)}: {operators[param.operator]}"
+            params[param.key] = text, self._get_operand(field, param.operator)
         return params
 
-    def _get_filter_schema(self, scope, line):
-        """Describe one value of a mapped key: of a relation it is the related record's identifier."""
-        model = scope.model
-        while line.mapping and line.mapping.identifier:
-            model, line = model.env[line.mapping.model], line.mapping.identifier
-        return self._get_text_schema(model._fields[line.field_name])
-
-    def _get_text_schema(self, field):
+    def _get_operand(self, field, operator):
         """Describe the text of a query parameter that is compared with a field."""
-        if field.type in TO_MANY:
-            return json_schema.ID
-        schema = json_schema.SCHEMAS.get(field.type, TEXT)
-        if field.type == "selection":
-            schema = schema | self.env["bj.api.sync.value"]._get_choices(field)
-        return schema
-
-    def _get_configured_param(self, scope, param):
-        field = scope.model._fields[param.field_name]
-        operators = self.env["bj.api.sync.param"]._fields["domain_operator"]._description_selection(self.env)
-        label = field._description_string(self.env)
-        text = f"{label}: {dict(operators).get(param.operator, param.operator)}"
-        if param.operator == "set":
-            return {"description": text, "schema": {"type": "boolean"}}
-        if "like" in param.operator:
-            return {"description": text, "schema": TEXT}
-        schema = self._get_text_schema(field)
-        if param.operator in ("in", "not in"):
-            schema = {"type": "array", "items": schema}
-            return {"description": text, "style": "form", "explode": False, "schema": schema}
-        return {"description": text, "schema": schema}
+        if operator == "set":
+            return BOOLEAN
+        if "like" in operator:
+            return TEXT
+        schema = json_schema.ID if field.type in TO_MANY else self.env["bj.api.sync.value"]._get_type(field) or TEXT
+        return array_of(schema) if operator in ("in", "not in") else schema
 
     # ------------------------------------------------------------------
     # Answers
     # ------------------------------------------------------------------
 
-    def _get_responses(self, scope, method, one):
+    def _get_responses(self, scope):
         """Describe all answers of an operation.
 
         :return: a Responses Object (OpenAPI 3.1.1, section 4.8.16)
         :rtype: dict
         """
-        record = {"type": "object", "properties": {"id": json_schema.ID}, "required": ["id"]}
-        if method != "DELETE":
-            record = self._get_ref(scope.plan, "record")
-        many = {"type": "array", "items": record}
-        single, listed = self._get_envelope(scope, record, method), self._get_envelope(scope, many, method, many=True)
+        method, one = scope.method, scope.one
+        record = object_of({"id": json_schema.ID}) if method == "DELETE" else self._get_ref(scope.plan, "record")
+        single, listed = self._get_envelope(scope, record), self._get_envelope(scope, record, many=True)
         done = single if one else listed if method == "GET" else {"oneOf": [single, listed]}
-        responses = {"200": self._get_response(scope, method, one, self.env._("Done"), done)}
+        responses = {"200": self._get_response(scope, self.env._("Done"), done)}
         if method == "POST":
-            created = self._get_response(scope, method, one, self.env._("Created"), done, ["Location"])
+            created = self._get_response(scope, self.env._("Created"), done, "Location")
             responses["201"] = created | {"links": self._get_links(scope)}
         if method != "GET" and not one:
-            failed = self._get_envelope(scope, many, method, many=True, errors=True)
-            responses["207"] = self._get_response(scope, method, one, self.env._("Some items failed"), failed)
+            failed = self._get_envelope(scope, record, many=True, errors=True)
+            responses["207"] = self._get_response(scope, self.env._("Some items failed"), failed)
         if method == "GET" and one:
             text = self.env._("The caller has it already (If-None-Match).")
             responses["304"] = {"description": text, "headers": self._get_headers(scope, ["ETag"])}
-        for status in self._get_error_statuses(scope, method, one):
-            responses[str(status)] = {"$ref": f"#/components/responses/Error{status}"}
+        for status in self._get_error_statuses(scope):
+            responses[str(status)] = reference("responses", f"Error{status}")
         return responses
 
     def _get_links(self, scope):
         """Lead from a created record to what can be done with it (OpenAPI 3.1.1, section 4.8.20)."""
-        line = scope.plan.identifier if scope.endpoint.record_id_type == "identifier" else None
-        path = line.path if line else ("id",)
-        pointer = "".join(f"/{escape(part)}" for part in path)
-        names = [OPERATION_NAMES[method][1] for method in scope.endpoint.methods if method in OPERATION_NAMES]
+        path = scope.path_line.path if scope.path_line else ("id",)
+        record_id = "$response.body#/data" + "".join(f"/{escape(part)}" for part in path)
+        names = [OPERATIONS[method][True][0] for method in scope.endpoint.methods if True in OPERATIONS.get(method, ())]
         return {
-            name: {
-                "operationId": f"{scope.endpoint.name}.{name}",
-                "parameters": {"record_id": f"$response.body#/data{pointer}"},
-            }
+            name: {"operationId": f"{scope.endpoint.name}.{name}", "parameters": {"record_id": record_id}}
             for name in names
-            if name
         }
 
-    def _get_error_statuses(self, scope, method, one):
+    def _get_error_statuses(self, scope):
         """Return the statuses that an operation may fail with.
 
         :rtype: list[int]
         """
-        statuses = [400, 403, 404, 405, 406, 500]
-        if self._get_security(scope.endpoint):
-            statuses.append(401)
-        if method != "GET" or (one and scope.endpoint.record_id_type == "identifier"):
-            statuses.append(409)
-        if method != "GET":
-            statuses += [413, 415, 422]
-        if method != "GET" and one:
-            statuses.append(412)
-        if scope.endpoint.edge.rate_limit:
-            statuses.append(429)
-        return sorted(statuses)
+        writing = scope.method != "GET"
+        only_if = dict.fromkeys((413, 415, 422), writing) | {
+            401: self._get_security(scope.endpoint),
+            409: writing or (scope.one and scope.path_line),
+            412: writing and scope.one,
+            429: scope.endpoint.edge.rate_limit,
+        }
+        return [status for status in ERRORS if only_if.get(status, True)]
 
     def _get_headers(self, scope, names):
         """Describe the headers of an answer; what the configured ones say is not told."""
         names = [*names, *(("RateLimit", "RateLimit-Policy") if scope.endpoint.edge.rate_limit else ())]
         own = {name: {"schema": TEXT} for name, _value in scope.endpoint.answer_headers}
-        return own | {name: {"$ref": f"#/components/headers/{name}"} for name in ["X-Request-ID", *names]}
+        return own | self._get_header_refs(*names)
 
-    def _get_response(self, scope, method, one, text, schema, names=()):
-        names = list(names)
-        if method == "GET":
-            names.append("ETag" if one else "Link")
+    def _get_header_refs(self, *names):
+        return {name: reference("headers", name) for name in ("X-Request-ID", *names)}
+
+    def _get_response(self, scope, text, schema, *names):
+        if scope.method == "GET":
+            names += ("ETag" if scope.one else "Link",)
         else:
-            names += ["Idempotent-Replayed", "Preference-Applied"]
-            names += ["ETag"] if method != "DELETE" else []
+            names += ("Idempotent-Replayed", "Preference-Applied", *(("ETag",) if scope.method in WRITING else ()))
         return {
             "description": text,
             "headers": self._get_headers(scope, names),
@@ -438,31 +432,28 @@ class BjApiSyncOpenapi(models.AbstractModel):
     def _get_content(self, schema):
         return {media_type: {"schema": schema} for media_type in (JSON, XML)}
 
-    def _get_envelope(self, scope, data, method, many=False, errors=False):
+    def _get_envelope(self, scope, record, many=False, errors=False):
         """Describe the body of an answer around its data."""
-        schema = {"type": "object"}
-        json_schema.place(schema, ("status",), TEXT | {"const": "success"}, required=True)
-        json_schema.place(schema, ("data",), data, required=True)
+        properties = {"status": TEXT | {"const": "success"}, "data": array_of(record) if many else record}
         if many:
-            json_schema.place(schema, ("meta",), self._get_meta(method), required=True)
+            properties["meta"] = self._get_meta(scope.method)
         if errors:
-            items = {"type": "array", "items": {"$ref": "#/components/schemas/ItemError"}}
-            json_schema.place(schema, ("errors",), items, required=True)
-        if method in WRITING:
-            changes = {"$ref": "#/components/schemas/Changes"}
-            json_schema.place(schema, ("changes",), {"type": "array", "items": changes} if many else changes)
-        if method in WRITING and self.env["bj.api.link"]._get_pairs(scope.endpoint.config_id):
-            conflicts = {"type": "array", "items": {"$ref": "#/components/schemas/Conflict"}}
-            json_schema.place(schema, ("conflicts",), conflicts)
-        return schema
+            properties["errors"] = array_of(reference("schemas", "ItemError"))
+        required = list(properties)
+        if scope.method in WRITING:
+            changes = reference("schemas", "Changes")
+            properties["changes"] = array_of(changes) if many else changes
+            if self.env["bj.api.link"]._get_pairs(scope.endpoint.config_id):
+                properties["conflicts"] = array_of(reference("schemas", "Conflict"))
+        return object_of(properties, required)
 
     def _get_meta(self, method):
         """Describe what is told about a list."""
         if method == "GET":
             properties = dict.fromkeys(("limit", "offset", "count", "total"), NUMBER) | {"next_cursor": TEXT}
-            return {"type": "object", "properties": properties, "required": ["limit", "count"]}
+            return object_of(properties, ["limit", "count"])
         names = ["deleted", "failed"] if method == "DELETE" else ["created", "updated", "failed"]
-        return {"type": "object", "properties": dict.fromkeys(names, NUMBER), "required": names}
+        return object_of(dict.fromkeys(names, NUMBER))
 
     # ------------------------------------------------------------------
     # Schemas
@@ -485,56 +476,47 @@ class BjApiSyncOpenapi(models.AbstractModel):
             taken.add(name)
         return names
 
-    def _get_ref(self, plan, kind):
-        """Refer to a schema of a configuration.
+    def _get_name(self, plan, kind):
+        """Name a schema of a configuration.
 
         :param Plan plan: the configuration
         :param str kind: ``record`` of an endpoint, ``create`` or ``update`` for one, nested ``object`` or ``input``
-        :rtype: dict
+        :rtype: str
         """
-        suffix = "" if kind == "record" else f".{kind}"
-        return {"$ref": f"#/components/schemas/{self._get_names()[plan.config_id]}{suffix}"}
+        name = self._get_names()[plan.config_id]
+        return name if kind == "record" else f"{name}.{kind}"
+
+    def _get_ref(self, plan, kind):
+        """Refer to a schema of a configuration, see :meth:`_get_name`."""
+        return reference("schemas", self._get_name(plan, kind))
 
     def _get_schemas(self, scope):
         """Return the schemas of an endpoint, nested ones included, by name."""
-        plan, model, methods = scope.plan, scope.model, scope.endpoint.methods
-        identity = {"id": json_schema.ID | {"title": self.env._("Database ID"), "readOnly": True}}
-        record = self._get_object(plan, model, scope.title)
-        record["properties"] = identity | record["properties"]
-        record["required"] = ["id"]
-        schemas = {scope.name: record}
-        if "POST" in methods:
-            schemas[f"{scope.name}.create"] = self._get_object(plan, model, scope.title, writing=True, creating=True)
-        if "PUT" in methods or "PATCH" in methods:
-            schemas[f"{scope.name}.update"] = self._get_object(plan, model, scope.title, writing=True)
-        self._add_nested(schemas, plan, model, any(method in WRITING for method in methods))
-        return schemas
+        methods = scope.endpoint.methods
+        kinds = {"record": True, "create": "POST" in methods, "update": "PUT" in methods or "PATCH" in methods}
+        return dict(self._list_schemas(scope.plan, scope.model, [kind for kind, needed in kinds.items() if needed]))
 
-    def _add_nested(self, schemas, plan, model, writing):
+    def _list_schemas(self, plan, model, kinds):
+        """Yield the schemas of a configuration and of those nested in it, each with its name."""
+        for kind in kinds:
+            yield self._get_name(plan, kind), self._get_object(plan, model, kind)
         for line in plan.lines:
-            if not line.mapping:
-                continue
-            mapping, name = line.mapping, self._get_names()[line.mapping.config_id]
-            related = model.env[mapping.model]
-            title = self.env["bj.api.sync.config"].sudo().browse(mapping.config_id).name
-            if line.relation_output == "object" or not mapping.identifier:
-                schemas[f"{name}.object"] = self._get_object(mapping, related, title)
-            if writing:
-                schemas[f"{name}.input"] = self._get_object(mapping, related, title, writing=True)
-            self._add_nested(schemas, mapping, related, writing)
+            if line.mapping:
+                is_object = line.relation_output == "object" or not line.mapping.identifier
+                nested = (["object"] if is_object else []) + (["input"] if ACCEPTED & set(kinds) else [])
+                yield from self._list_schemas(line.mapping, model.env[line.mapping.model], nested)
 
-    def _get_object(self, plan, model, title, writing=False, creating=False):
+    def _get_object(self, plan, model, kind):
         """Describe the objects of a configuration.
 
         :param Plan plan: the configuration
         :param model: an empty recordset of its model
-        :param str title: its name
-        :param bool writing: what is accepted, not what is answered
-        :param bool creating: with what a new record needs
+        :param str kind: see :meth:`_get_name`
         :rtype: dict
         """
-        root = {"type": "object", "title": title, "properties": {}}
-        needed = self._get_needed(plan, model) if creating else ()
+        root = {"type": "object", "title": self._get_title(plan), "properties": {}}
+        writing = kind in ACCEPTED
+        needed = self._get_needed(plan, model) if kind == "create" else ()
         mapper = self.env["bj.api.sync.mapper"].with_env(model.env)
         for line in plan.lines:
             if not writing and not mapper._is_readable(line, model):
@@ -546,6 +528,9 @@ class BjApiSyncOpenapi(models.AbstractModel):
         if writing and plan.strict:
             root["properties"].setdefault("id", {"readOnly": True})
             json_schema.close(root)
+        if kind == "record":
+            identity = json_schema.ID | {"title": self.env._("Database ID"), "readOnly": True}
+            root |= object_of({"id": identity} | root["properties"], ["id"])
         return root
 
     def _get_needed(self, plan, model):
@@ -590,103 +575,46 @@ class BjApiSyncOpenapi(models.AbstractModel):
         :return: a Components Object (OpenAPI 3.1.1, section 4.8.7)
         :rtype: dict
         """
+        headers = {name: {"description": self.env._(text), "schema": TEXT} for name, text in ANSWER_HEADERS.items()}
+        headers["X-Request-ID"] |= {"required": True, "schema": REQUEST_ID}
         return {
             "schemas": self._get_error_schemas(),
             "parameters": {
-                name: {"name": name, "in": "header", "description": text, "schema": schema}
-                for name, (text, schema) in self._get_shared_params().items()
+                name: self._get_param("header", name, self.env._(text), schema)
+                for name, (text, schema) in REQUEST_HEADERS.items()
             },
-            "headers": self._get_shared_headers(),
-            "responses": {f"Error{status}": self._get_error(status, text) for status, text in self._get_errors()},
+            "headers": headers,
+            "responses": {
+                f"Error{status}": self._get_error(self.env._(text), names) for status, (text, *names) in ERRORS.items()
+            },
             "securitySchemes": {},
-        }
-
-    def _get_shared_params(self):
-        """Return the headers of requests: name -> what it means, and its schema."""
-        return {
-            "X-Request-ID": (
-                self.env._("The name of the request in the logs; made up if it is missing or malformed."),
-                REQUEST_ID,
-            ),
-            "Idempotency-Key": (
-                self.env._("The same request with the same key is done once, and answered again for 24 hours."),
-                TEXT | {"minLength": 1, "maxLength": 255},
-            ),
-            "Prefer": (self.env._("tx=rollback: a dry run; what would change is told, nothing is kept."), TEXT),
-            "If-Match": (self.env._("The ETag the caller knows; if the record has another one: 412."), TEXT),
-            "If-None-Match": (self.env._("The ETag the caller has; if it is still the same: 304."), TEXT),
         }
 
     def _get_error_schemas(self):
         """Describe errors: those of our own, of items, and RFC 9457 problem details."""
         fault = {"pointer": TEXT | {"format": "json-pointer"}, "message": TEXT, "line_id": NUMBER}
-        item = {"index": NUMBER, "code": NUMBER} | fault
-        errors = {"type": "array", "items": {"$ref": "#/components/schemas/ItemError"}}
         error = {"status": TEXT | {"const": "error"}, "code": NUMBER, "message": TEXT, "trace_id": TEXT}
         problem = {"type": TEXT, "title": TEXT, "status": NUMBER, "detail": TEXT, "instance": TEXT, "trace_id": TEXT}
-        change = {"type": "object", "properties": {"old": {}, "new": {}}, "required": ["old", "new"]}
+        errors = {"errors": array_of(reference("schemas", "ItemError"))}
         return {
             "Changes": {
                 "type": "object",
                 "description": self.env._("Of a dry run: the keys that would change."),
-                "additionalProperties": change,
+                "additionalProperties": object_of({"old": {}, "new": {}}),
             },
-            "Conflict": {
-                "type": "object",
-                "description": self.env._("An item that was not written, because its record was changed here too."),
-                "properties": {"index": NUMBER, "message": TEXT},
-                "required": ["index", "message"],
-            },
-            "ItemError": {"type": "object", "properties": item, "required": ["message"]},
-            "Error": {"type": "object", "properties": error | {"errors": errors}, "required": list(error)},
-            "Problem": {"type": "object", "properties": problem | {"errors": errors}, "required": list(problem)},
+            "Conflict": object_of({"index": NUMBER, "message": TEXT})
+            | {"description": self.env._("An item that was not written, because its record was changed here too.")},
+            "ItemError": object_of({"index": NUMBER, "code": NUMBER} | fault, ["message"]),
+            "Error": object_of(error | errors, list(error)),
+            "Problem": object_of(problem | errors, list(problem)),
         }
 
-    def _get_shared_headers(self):
-        texts = {
-            "Location": self.env._("The path of the created record."),
-            "Allow": self.env._("The methods the endpoint answers."),
-            "WWW-Authenticate": self.env._("The credentials that are asked for."),
-            "ETag": self.env._("What tells this state of one record from others, for If-Match and If-None-Match."),
-            "Link": self.env._("The pages around this one (RFC 8288): first, prev, next, last."),
-            "Retry-After": self.env._("After how many seconds to try again."),
-            "RateLimit": self.env._("How many requests are left, and when there are more."),
-            "RateLimit-Policy": self.env._("How many requests are answered within how many seconds."),
-            "Idempotent-Replayed": self.env._("true: the request was done before, this is its answer."),
-            "Preference-Applied": self.env._("tx=rollback: this was a dry run."),
-        }
-        headers = {name: {"description": text, "schema": TEXT} for name, text in texts.items()}
-        text = self.env._("The X-Request-ID of the request, or a new one: the trace id of the log.")
-        return headers | {"X-Request-ID": {"description": text, "required": True, "schema": REQUEST_ID}}
-
-    def _get_errors(self):
-        """Return the statuses of errors, with what they mean.
-
-        :rtype: list[tuple[int, str]]
-        """
-        return [
-            (400, self.env._("The request or its data is wrong; “errors” tells where.")),
-            (401, self.env._("Credentials are missing or wrong.")),
-            (403, self.env._("The user of the endpoint has no access.")),
-            (404, self.env._("There is no such endpoint or record.")),
-            (405, self.env._("The endpoint does not answer this method.")),
-            (406, self.env._("No acceptable content type can be answered.")),
-            (409, self.env._("There is a record already, several match, or it is in use.")),
-            (412, self.env._("The record is not as the caller knows it (If-Match).")),
-            (413, self.env._("The body has too many items, or is too large.")),
-            (415, self.env._("The body is of another content type.")),
-            (422, self.env._("The Idempotency-Key was used for another request.")),
-            (429, self.env._("There were too many requests within a minute.")),
-            (500, self.env._("Internal error. The log has the details under the trace id.")),
-        ]
-
-    def _get_error(self, status, text):
-        names = ERROR_HEADERS.get(status, ())
+    def _get_error(self, text, names):
         return {
             "description": text,
-            "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ["X-Request-ID", *names]},
-            "content": self._get_content({"$ref": "#/components/schemas/Error"})
-            | {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "headers": self._get_header_refs(*names),
+            "content": self._get_content(reference("schemas", "Error"))
+            | {PROBLEM: {"schema": reference("schemas", "Problem")}},
         }
 
     # ------------------------------------------------------------------

@@ -108,14 +108,12 @@ class BjApiSyncValue(models.AbstractModel):
         field = model._fields.get(line.field_name)
         if field is None:
             return {}
-        schema = dict(json_schema.SCHEMAS.get(field.type, {}))
-        if field.type == "selection":
-            schema |= self._get_choices(field)
+        schema = self._get_type(field)
         if field.type == "reference" and writing:
             names = "|".join(map(re.escape, field.get_values(model.env)))
             schema |= {"pattern": f"^({names}),[1-9][0-9]*$"}
-        if field.type == "char":
-            schema |= {"maxLength": field.size} if field.size else {}
+        if field.type == "char" and field.size:
+            schema["maxLength"] = field.size
         if line.digits is not None and not writing:
             schema["description"] = self.env._("Rounded to %s decimals.", line.digits)
         numeric = field.type in json_schema.NEVER_NULL
@@ -124,10 +122,13 @@ class BjApiSyncValue(models.AbstractModel):
             schema["minLength"] = 1
         return schema if kept or (numeric and not writing) else json_schema.nullable(schema)
 
-    def _get_choices(self, field):
-        """Return the values of a selection as ``enum``, with their labels in the description."""
+    def _get_type(self, field):
+        """Describe what a field holds: of a selection its values, with their labels in the description."""
+        schema = dict(json_schema.SCHEMAS.get(field.type, {}))
+        if field.type != "selection":
+            return schema
         choices = field._description_selection(self.env)
-        schema = {"enum": [value for value, _label in choices]}
+        schema["enum"] = [value for value, _label in choices]
         if choices and len(choices) <= 30:
             schema["description"] = ", ".join(f"{value}: {label}" for value, label in choices)
         return schema
@@ -260,12 +261,12 @@ class BjApiSyncValueRelational(models.AbstractModel):
             scalar = value_model._get_schema(mapping.identifier, model.env[mapping.model], writing)
         if not writing:
             schema = scalar if scalar and line.relation_output == "identifier" else nested
-            return {"type": "array", "items": schema} if many else json_schema.nullable(schema)
+            return json_schema.array_of(schema) if many else json_schema.nullable(schema)
         if scalar:
             if line.field_type != "one2many":  # only lines of a one2many may be without
                 json_schema.place(nested, mapping.identifier.path, {}, required=True)
             nested = {"anyOf": [nested, json_schema.not_null(scalar)]}
-        return json_schema.nullable({"type": "array", "items": nested} if many else nested)
+        return json_schema.nullable(json_schema.array_of(nested) if many else nested)
 
     def _parse(self, line, batch, records):
         cells = batch.column(line.path)

@@ -2,6 +2,30 @@
 
 from .codec import INT4, TO_MANY
 
+
+def reference(section, name):
+    """Refer to a component of the document."""
+    return {"$ref": f"#/components/{section}/{name}"}
+
+
+def resolve(part, components):
+    """Follow a reference, and those it leads to; what is none stays as it is."""
+    while "$ref" in part:
+        *_path, section, name = part["$ref"].split("/")
+        part = components[section][name]
+    return part
+
+
+def array_of(items):
+    """Describe a list; in XML it is an element around elements named ``item`` (OpenAPI 3.1.1, section 4.8.26)."""
+    return {"type": "array", "items": items | {"xml": {"name": "item"}}, "xml": {"wrapped": True}}
+
+
+def object_of(properties, required=None):
+    """Describe an object; unless told otherwise, it always has all of its properties."""
+    return {"type": "object", "properties": properties, "required": list(properties if required is None else required)}
+
+
 ID = {"type": "integer", "format": "int32", "minimum": 1, "maximum": INT4[-1], "examples": [7]}
 #: the values of each field type, in the vocabulary of the OpenAPI format registry
 SCHEMAS = {
@@ -18,8 +42,8 @@ SCHEMAS = {
     "binary": {"type": "string", "format": "byte", "contentEncoding": "base64", "examples": ["T2Rvbw=="]},
     "many2one": ID,
     "many2one_reference": ID,
-    "one2many": {"type": "array", "items": ID},
-    "many2many": {"type": "array", "items": ID},
+    "one2many": array_of(ID),
+    "many2many": array_of(ID),
     "reference": {"type": "string", "pattern": r"^[a-z_][a-z0-9_.]*,[0-9]+$", "examples": ["res.partner,7"]},
 }
 #: what is never null when it is read, and becomes zero or empty when null is written
@@ -32,16 +56,12 @@ def nullable(schema):
     :param dict schema: a JSON Schema
     :rtype: dict
     """
-    if not schema:
+    if not schema or "null" in schema.get("type", ()):
         return schema
-    if schema.get("type") == "null" or "null" in schema.get("type", ()):
-        return schema
-    if isinstance(schema.get("type"), str):
-        result = schema | {"type": [schema["type"], "null"]}
-        return result | {"enum": [*schema["enum"], None]} if "enum" in schema else result
-    if "anyOf" in schema:
-        return schema | {"anyOf": [*schema["anyOf"], {"type": "null"}]}
-    return {"anyOf": [schema, {"type": "null"}]}
+    if not isinstance(schema.get("type"), str):
+        return {"anyOf": [*schema.get("anyOf", [schema]), {"type": "null"}]}
+    result = schema | {"type": [schema["type"], "null"]}
+    return result | {"enum": [*schema["enum"], None]} if "enum" in schema else result
 
 
 def not_null(schema):
@@ -66,10 +86,8 @@ def place(root, path, schema, required=False):
     """
     for depth, part in enumerate(path):
         properties = root.setdefault("properties", {})
-        if required:
-            root.setdefault("required", [])
-            if part not in root["required"]:
-                root["required"].append(part)
+        if required and part not in root.setdefault("required", []):
+            root["required"].append(part)
         root = properties.setdefault(part, {"type": "object"} if depth < len(path) - 1 else schema)
 
 
@@ -84,46 +102,32 @@ def close(schema):
             close(part)
 
 
-def example(schema, schemas, writing=False):
+def example(schema, components, writing=False):
     """Make up a value that a schema describes.
 
     :param dict schema: a JSON Schema
-    :param dict schemas: those it refers to, by name
+    :param dict components: the Components Object, with the schemas it refers to
     :param bool writing: leave out what is read only
     :return: a JSON value
     """
-    if "$ref" in schema:
-        return example(schemas[schema["$ref"].rpartition("/")[2]], schemas, writing)
+    schema = resolve(schema, components)
     for key in ("examples", "enum"):
         if schema.get(key):
             return schema[key][0]
     for key in ("oneOf", "anyOf"):
         if key in schema:
-            return example(schema[key][0], schemas, writing)
+            return example(schema[key][0], components, writing)
     if "const" in schema:
         return schema["const"]
     if "properties" in schema:
-        parts = schema["properties"].items()
-        return {key: example(part, schemas, writing) for key, part in parts if not (writing and part.get("readOnly"))}
+        return {
+            key: example(part, components, writing)
+            for key, part in schema["properties"].items()
+            if not (writing and part.get("readOnly"))
+        }
     if "items" in schema:
-        return [example(schema["items"], schemas, writing)]
+        return [example(schema["items"], components, writing)]
     return schema.get("title", "text") if "string" in schema.get("type", ()) else None
-
-
-def name_items(part):
-    """Tell how lists are written in XML: an element around elements named ``item`` (OpenAPI 3.1.1, section 4.8.26).
-
-    :param part: a document, or a part of it
-    :return: the same with ``xml`` in the schemas of lists
-    """
-    if isinstance(part, list):
-        return [name_items(value) for value in part]
-    if not isinstance(part, dict):
-        return part
-    result = {key: name_items(value) for key, value in part.items()}
-    if part.get("type") in ("array", ["array", "null"]):
-        result |= {"items": result["items"] | {"xml": {"name": "item"}}, "xml": {"wrapped": True}}
-    return result
 
 
 def describe_type(schema):
@@ -146,27 +150,24 @@ def describe_type(schema):
     return " | ".join(texts)
 
 
-def rows(schema, schemas, prefix=""):
+def rows(schema, components, prefix=""):
     """List the properties of an object and of the objects in it, as the rows of a table.
 
     :param dict schema: the JSON Schema of an object, or of what may be one
-    :param dict schemas: those it refers to, by name
+    :param dict components: the Components Object, with the schemas it refers to
     :param str prefix: the key of the object, with a dot behind
     :return: key, type, schema, required
     :rtype: list[tuple[str, str, dict, bool]]
     """
+    target = resolve(schema, components)
+    for part in target.get("oneOf") or target.get("anyOf") or ():
+        if found := rows(part, components, prefix):
+            return found
+    if "items" in target:
+        return rows(target["items"], components, prefix)
+    needed = {*schema.get("required", ()), *target.get("required", ())}  # a reference may require more
     result = []
-    needed = set(schema.get("required", ()))
-    if "$ref" in schema:
-        schema = schemas[schema["$ref"].rpartition("/")[2]]
-        needed |= set(schema.get("required", ()))
-    for key in ("oneOf", "anyOf"):
-        for part in schema.get(key, ()):
-            if found := rows(part, schemas, prefix):
-                return found
-    if "items" in schema:
-        return rows(schema["items"], schemas, prefix)
-    for key, part in schema.get("properties", {}).items():
+    for key, part in target.get("properties", {}).items():
         result.append((f"{prefix}{key}", describe_type(part), part, key in needed))
-        result += rows(part, schemas, f"{prefix}{key}.")
+        result += rows(part, components, f"{prefix}{key}.")
     return result
