@@ -266,16 +266,6 @@ class BjApiSyncInbound(models.AbstractModel):
         """Map records, each with its database id (a mapped key ``id`` comes first)."""
         return self.env["bj.api.sync.mapper"]._serialize(plan, records, with_id=True)
 
-    def _find(self, endpoint, plan, record_ref):
-        """Find the record of a path, inside the filter domain.
-
-        :raises RecordNotFound: if there is none
-        :raises RecordConflict: if several have that identifier
-        """
-        ids = self._query_one(endpoint, plan, record_ref).get_result_ids()
-        self._check_one(ids, record_ref)
-        return self.env[plan.model].browse(ids)
-
     def _query_one(self, endpoint, plan, record_ref):
         """Return the query of the record of a path: by its database id, or by its identifier."""
         line = plan.identifier if endpoint.record_id_type == "identifier" else None
@@ -294,11 +284,15 @@ class BjApiSyncInbound(models.AbstractModel):
             raise RecordConflict(self.env._("Several records have the identifier %s.", record_ref))
 
     def _find_unchanged(self, endpoint, plan, operation):
-        """Find the record of a path, if it still is as the caller knows it.
+        """Find the record of a path, inside the filter domain, if it still is as the caller knows it.
 
-        :raises PreconditionFailed: if it is not
+        :raises RecordNotFound: if there is none
+        :raises RecordConflict: if several have that identifier
+        :raises PreconditionFailed: if it is not as the caller knows it
         """
-        record = self._find(endpoint, plan, operation.record_ref)
+        ids = self._query_one(endpoint, plan, operation.record_ref).get_result_ids()
+        self._check_one(ids, operation.record_ref)
+        record = self.env[plan.model].browse(ids)
         if operation.matches and not operation.matches(self._represent(self._select(plan, operation.args), record)[0]):
             raise PreconditionFailed(self.env._("The record has changed since."))
         return record

@@ -199,7 +199,7 @@ class BjApiSyncMapper(models.AbstractModel):
         return rows
 
     def _prepare_rows(self, plan, batch):
-        return [Row(plan, item, pointer) for item, pointer in zip(batch.items, batch.pointers, strict=True)]
+        return [Row(plan, item) for item in batch.items]
 
     def _check_objects(self, plan, batch):
         """Refuse what is no object although dotted keys lead into it, and keys that a strict plan does not know."""

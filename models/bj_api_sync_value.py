@@ -188,11 +188,12 @@ class BjApiSyncValue(models.AbstractModel):
             expected = self.env._("one of %s", ", ".join(map(str, selection)))
         else:
             expected = str(EXPECTED.get(line.field_type, line.field_type))
-        text = repr(value) if not isinstance(value, (dict, list)) else self.env._("an object or a list")
         if isinstance(value, dict):
             text = self.env._("an object")
         elif isinstance(value, list):
             text = self.env._("a list")
+        else:
+            text = repr(value)
         return self.env._("Expected %(expected)s, not %(value)s.", expected=expected, value=text[:100])
 
     def _selection(self, line, model):
@@ -298,9 +299,7 @@ class BjApiSyncValueRelational(models.AbstractModel):
 
     def _listed(self, line, batch, index, cell):
         """Return the items of a cell, noting a fault when it has the wrong shape."""
-        if cell is ABSENT:
-            return []
-        if cell is None:
+        if cell is ABSENT or cell is None:
             return []
         if line.field_type not in codec.TO_MANY:
             items = [cell]

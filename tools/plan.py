@@ -189,7 +189,6 @@ class Row:
 
     plan: Plan
     item: int
-    pointer: str
     #: the identifier, None if the payload has none
     key: object = None
     #: the values to write: ORM values, or Rows and Links not stored yet
