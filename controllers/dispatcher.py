@@ -63,6 +63,8 @@ class BjApiSyncDispatcher(Dispatcher):
         self.payload = None
         #: the idempotency key, once the request is being worked on
         self.key_begun = ""
+        #: whether all that it wrote is taken back already
+        self.is_undone = False
         #: what tells a signed webhook from all others
         self.message = ""
         self.quota = None
@@ -164,10 +166,24 @@ class BjApiSyncDispatcher(Dispatcher):
         if self.message and not env["bj.api.sync.message"]._claim(config_id, self.message):
             raise Conflict(env._("This message was received before."))
         self.key_begun = key
-        answer = self._dispatch(endpoint)
+        # a signed message is claimed for itself, and may come again if it failed
+        answer = self._dispatch_undoing(endpoint) if key and not self.message else self._dispatch(endpoint)
         response = self._respond_conditionally(answer)
         self._keep(response)
         return response, answer
+
+    def _dispatch_undoing(self, endpoint):
+        """Dispatch a request whose failure is undone, while its key stays locked until the answer is stored."""
+        env = self.request.env
+        try:
+            with env.cr.savepoint():
+                return self._dispatch(endpoint)
+        except (IntegrityError, DataError) as exc:
+            self.is_undone = True
+            raise env["bj.api.sync.inbound"]._get_database_error(self.endpoint, exc) from exc
+        except (*REFUSALS, HTTPException):
+            self.is_undone = True
+            raise
 
     def _keep(self, response):
         """Store the answer under the idempotency key, if the request has one."""
@@ -198,7 +214,7 @@ class BjApiSyncDispatcher(Dispatcher):
         if not header or self.method in SAFE_METHODS:
             return None
         known = parse_etags(header)
-        return lambda data: known.contains(_get_etag(data))
+        return lambda data: any(known.contains(_get_etag(data, media_type)) for media_type in (JSON, XML))
 
     def _get_idempotency_key(self):
         """Return the key of a write, with or without quotes; empty if there is none.
@@ -297,7 +313,7 @@ class BjApiSyncDispatcher(Dispatcher):
         if self.dry_run:
             answer.headers["Preference-Applied"] = "tx=rollback"
         elif isinstance(answer.body["data"], dict) and self.method != "DELETE":
-            etag = _get_etag(answer.body["data"])
+            etag = _get_etag(answer.body["data"], self.media_type)
             answer.headers["ETag"] = quote_etag(etag)
             known = parse_etags(self.request.httprequest.headers.get("If-None-Match"))
             if self.method in SAFE_METHODS and known.contains_weak(etag):
@@ -343,7 +359,11 @@ class BjApiSyncDispatcher(Dispatcher):
         """
         env = self.request.env
         if env and not env.cr.closed:
-            env.cr.rollback()
+            if self.is_undone:
+                env.cr.postcommit.clear()
+                env.cr.postrollback.run()
+            else:
+                env.cr.rollback()
             env.transaction.reset()
         cause = exc if isinstance(exc, DataError) else exc.__cause__
         if self.endpoint and isinstance(cause, (IntegrityError, DataError)):
@@ -441,6 +461,7 @@ class BjApiSyncDispatcher(Dispatcher):
             "response_code": response.status_code,
             "request_headers": dict(httprequest.headers),
             "request_body": self._get_logged_body(),
+            "further_secrets": env["bj.api.sync.inbound"]._get_secrets(self.endpoint, self.payload),
             "response_headers": dict(response.headers),
             "response_body": response.get_data(),
             "duration": time.monotonic() - self.started,
@@ -458,9 +479,10 @@ class BjApiSyncDispatcher(Dispatcher):
             return b""
 
 
-def _get_etag(data):
+def _get_etag(data, media_type):
     """Return what tells representations apart: of what is in them, not of when it was written."""
-    return hashlib.blake2b(_dump(data), digest_size=16).hexdigest()
+    etag = hashlib.blake2b(_dump(data), digest_size=16).hexdigest()
+    return etag if media_type == JSON else f"{etag}-xml"
 
 
 def _dump(body):

@@ -32,4 +32,5 @@ from . import base_automation
 from . import ir_actions_server
 from . import bj_api_idempotency_key
 from . import ir_http
+from . import ir_mail_server
 from . import res_config_settings

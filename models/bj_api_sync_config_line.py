@@ -152,6 +152,8 @@ class BjApiSyncConfigLine(models.Model):
                         field=line.field_id.display_name,
                     )
                 )
+            if line.value_type == "plain" and line.field_id.ttype in ("properties", "properties_definition"):
+                raise line._refusal(self.env._("properties are not exchanged: take a Python Script."))
             if line.value_type in ("relational", "relational_script") and line.field_id.ttype not in RELATIONAL_TYPES:
                 raise line._refusal(self.env._("its field is no relation, choose a plain Value Calculation Type."))
 

@@ -4,7 +4,7 @@ from functools import partial
 from urllib.parse import quote
 
 from psycopg2 import DataError, IntegrityError
-from psycopg2.errors import ForeignKeyViolation, NotNullViolation, RestrictViolation, UniqueViolation
+from psycopg2.errors import CheckViolation, ForeignKeyViolation, NotNullViolation, RestrictViolation, UniqueViolation
 
 from odoo import models
 from odoo.exceptions import AccessError, MissingError
@@ -29,6 +29,8 @@ CONFLICTS = (UniqueViolation, ForeignKeyViolation, RestrictViolation)
 COMMON_PARAMS = ("fields",)
 LIST_PARAMS = ("limit", "offset", "page", "cursor", "sort", "count", "updated_since")
 WRITE_PARAMS = ("atomic",)
+#: field types that sort by something else than their column, or by nothing that a cursor can tell
+UNORDERED = ("many2one", "json", "properties", "properties_definition")
 #: fields without a line that lists can be sorted by
 SORTABLE = ("id", "create_date", "write_date")
 TRACKING_DISABLED = {
@@ -164,6 +166,24 @@ class BjApiSyncInbound(models.AbstractModel):
                 nested = [item for cell in cells for item in cell if isinstance(item, dict)]
                 yield from self._list_identifiers(line.mapping, nested, to_children)
 
+    def _get_secrets(self, endpoint, payload):
+        """Return the texts in a body that go to fields such as passwords, whatever their keys are.
+
+        :rtype: list[str]
+        """
+        plan = self.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
+        objects = payload if isinstance(payload, list) else [payload]
+        return list(self._list_secrets(plan, [item for item in objects if isinstance(item, dict)]))
+
+    def _list_secrets(self, plan, objects):
+        for line in plan.lines if plan.has_secrets else ():
+            values = Batch.of(objects).column(line.path)
+            if line.mapping:
+                nested = [item for value in values for item in (value if isinstance(value, list) else [value])]
+                yield from self._list_secrets(line.mapping, [item for item in nested if isinstance(item, dict)])
+            elif line.is_secret:
+                yield from (value for value in values if isinstance(value, str))
+
     def _do_get(self, endpoint, plan, operation):
         if not operation.record_ref:
             return self._list(endpoint, plan, operation.args)
@@ -207,12 +227,12 @@ class BjApiSyncInbound(models.AbstractModel):
         window, selected = self._get_window(endpoint, args), self._select(plan, args)
         order = self._get_order(plan, args)
         domain = self._get_params_domain(endpoint, plan, args)
-        query = self.env["bj.api.sync.query"]._search(plan, domain, window.start, window.limit + 1, order)
-        terms = self._get_terms(model, query, order)
-        if window.cursor is not None and not terms:
-            raise BadPayload(self.env._("A list in this order has no cursor: take page or offset."))
-        if window.cursor:
-            query.add_where(paging.after(terms, self._decode_cursor(order, terms, window.cursor)))
+        terms = self._get_terms(model, model.browse()._as_query(), order)
+        behind = self._get_behind(order, terms, window.cursor)
+        try:
+            query = self.env["bj.api.sync.query"]._search(plan, domain & behind, window.start, window.limit + 1, order)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as exc:  # so do Odoo's own searches refuse values
+            raise BadPayload(self.env._("The parameters cannot be searched for: %s", exc)) from exc
         ids, data = mapper._read(selected, query, with_id=True)
         has_next = len(ids) > window.limit  # one more than asked for was read to know
         ids, data = ids[: window.limit], data[: window.limit]
@@ -235,7 +255,7 @@ class BjApiSyncInbound(models.AbstractModel):
         for term in order.split(", "):
             name, _space, direction = term.partition(" ")
             field = model._fields[name]
-            if field.type in ("many2one", "json") or not field.column_type:
+            if field.type in UNORDERED or not field.column_type:
                 return []
             sql = model._field_to_sql(model._table, name, query)
             if field.type == "boolean":
@@ -252,6 +272,23 @@ class BjApiSyncInbound(models.AbstractModel):
         query = model.browse(record_id)._as_query(ordered=False)
         terms = self._get_terms(model, query, order)  # anew: related fields bring their joins to the query
         return self.env.execute_query(query.select(*(term.sql for term in terms)))[0]
+
+    def _get_behind(self, order, terms, cursor):
+        """Return the condition of the records behind a cursor.
+
+        :param list terms: see :meth:`_get_terms`
+        :param str cursor: empty for the first page, None without paging by cursor
+        :rtype: odoo.fields.Domain
+        :raises BadPayload: if there can be no cursor in this order, or it is not one of this list
+        """
+        if cursor is not None and not terms:
+            raise BadPayload(self.env._("A list in this order has no cursor: take page or offset."))
+        if not cursor:
+            return Domain.TRUE
+        values = self._decode_cursor(order, terms, cursor)
+        return Domain.custom(
+            to_sql=lambda model, _alias, query: paging.after(self._get_terms(model, query, order), values)
+        )
 
     def _decode_cursor(self, order, terms, cursor):
         try:
@@ -381,7 +418,7 @@ class BjApiSyncInbound(models.AbstractModel):
             if key in COMMON_PARAMS + LIST_PARAMS:
                 continue
             if key in endpoint.params:
-                domains.append(self._get_param_domain(endpoint.params[key], texts))
+                domains.append(self._get_param_domain(plan, endpoint.params[key], texts))
             elif key in lines:
                 domains.append(self._get_key_domain(plan, lines[key], texts))
             else:
@@ -391,7 +428,7 @@ class BjApiSyncInbound(models.AbstractModel):
             if "write_date" not in self.env[plan.model]._fields:
                 self._check_params(["updated_since"], ())
             since = Param("updated_since", "write_date", "datetime", ">=")
-            domains.append(self._get_param_domain(since, args["updated_since"]))
+            domains.append(self._get_param_domain(plan, since, args["updated_since"]))
         return Domain.AND(domains)
 
     def _get_key_domain(self, plan, line, texts):
@@ -401,16 +438,21 @@ class BjApiSyncInbound(models.AbstractModel):
             name, field_type = f"{name}.{identifier.field_name}", identifier.field_type
         if not self.env[plan.model]._fields[line.field_name]._description_searchable or field_type == "binary":
             self._check_params([line.key], ())
-        return self._get_param_domain(Param(line.key, name, field_type, "in" if len(texts) > 1 else "="), texts)
+        return self._get_param_domain(plan, Param(line.key, name, field_type, "in" if len(texts) > 1 else "="), texts)
 
-    def _get_param_domain(self, param, texts):
+    def _get_param_domain(self, plan, param, texts):
         """Turn one parameter into one leaf, its value parsed by the field's type.
 
+        :param Plan plan: the configuration
         :param Param param: the parameter
         :param list texts: its values, in the order of the query
         :rtype: odoo.fields.Domain
+        :raises AccessError: if the user may not read the field: what it can be compared with it would tell
         """
-        operator = param.operator
+        model, operator = self.env[plan.model], param.operator
+        for name in param.field_name.split("."):
+            model._check_field_access(model._fields[name], "read")
+            model = model[name] if model._fields[name].relational else model
         if operator == "set":
             is_set = self._get_flag({param.key: texts}, param.key)
             return Domain(param.field_name, "!=" if is_set else "=", False)
@@ -423,7 +465,8 @@ class BjApiSyncInbound(models.AbstractModel):
 
     def _parse_param(self, param, text, field_type=None):
         try:
-            return codec.parse_text(field_type or param.field_type, text.strip())
+            is_exact = param.operator in ("=", "!=") and param.field_type in ("char", "text")
+            return codec.parse_text(field_type or param.field_type, text if is_exact else text.strip())
         except ValueError:
             raise BadPayload(
                 self.env._("The parameter %(key)s cannot be “%(value)s”.", key=param.key, value=text[:100])
@@ -518,7 +561,8 @@ class BjApiSyncInbound(models.AbstractModel):
         with self.env["bj.api.link"]._receiving(plan, rows, [payloads[index] for index in items]):
             mapper._store([row for row in rows if not row.kept])
             self.env.flush_all()
-        self._check_created(plan, [row.record_id for row in rows if row.created])
+        if plan.is_filtered and mapper._has_outside(rows):
+            raise BadPayload(self.env._("The record would be outside of this endpoint's filter domain."))
         return rows
 
     def _check_creatable(self, endpoint, plan, batch, rows):
@@ -541,14 +585,6 @@ class BjApiSyncInbound(models.AbstractModel):
             else:
                 message = self.env._("No record has the identifier %s.", row.key)
                 batch.fault(index, path, message, line_id, 404)
-
-    def _check_created(self, plan, record_ids):
-        """A created record must be in the filter domain, as with Odoo's record rules."""
-        domain = self.env["bj.api.sync.mapper"]._get_domain(plan)
-        if not record_ids or domain.is_true():
-            return
-        if self.env[plan.model].search_count(domain & Domain("id", "in", record_ids)) != len(record_ids):
-            raise BadPayload(self.env._("The record would be outside of this endpoint's filter domain."))
 
     def _split(self, plan, items, work, atomic):
         """Work on all items together; only when some fail, without those, then one by one.
@@ -624,8 +660,12 @@ class BjApiSyncInbound(models.AbstractModel):
         :param psycopg2.Error exc: an IntegrityError or DataError
         :rtype: BadPayload
         """
-        is_integrity = isinstance(exc, IntegrityError)
-        message = self.env[plan.model]._sql_error_to_message(exc) if is_integrity else exc.diag.message_primary
+        diag, models_by_table = exc.diag, {model._table: name for name, model in self.env.registry.items()}
+        message = diag.message_primary
+        if isinstance(exc, IntegrityError):
+            message = self.env[models_by_table.get(diag.table_name, plan.model)]._sql_error_to_message(exc)
+        if isinstance(exc, CheckViolation) and diag.message_detail and diag.message_detail in message:
+            message = diag.message_primary  # the detail is the whole row
         kind = RecordConflict if isinstance(exc, CONFLICTS) else BadPayload
         column = isinstance(exc, NotNullViolation) and exc.diag.column_name
         lines = [line for line in plan.lines if line.field_name == column]

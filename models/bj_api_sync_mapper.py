@@ -2,12 +2,12 @@ from collections import defaultdict
 
 from odoo import models
 from odoo.exceptions import MissingError
-from odoo.fields import Command
+from odoo.fields import Command, Domain
 from odoo.models import MAGIC_COLUMNS
 from odoo.tools import groupby, ormcache
 
 from ..exceptions import BadPayload
-from ..tools import codec
+from ..tools import codec, redact
 from ..tools.plan import ABSENT, Links, Plan, PlanLine, Row, build_objects, list_objects
 
 
@@ -49,6 +49,10 @@ class BjApiSyncMapper(models.AbstractModel):
             strict=config.strict_keys,
             objects=list_objects(line.path for line in lines if not line.is_exec),
             reads_back=any(line.response_key and line.field_name for line in lines),
+            has_secrets=any(line.is_secret or (line.mapping and line.mapping.has_secrets) for line in lines),
+            is_filtered=(config.filter_domain or "[]").strip() != "[]"
+            or any(line.mapping and line.mapping.is_filtered for line in lines),
+            maps_active=any(line.field_name == self.env[config.model_name]._active_name for line in lines),
         )
 
     def _compile_line(self, line, direction):
@@ -56,6 +60,8 @@ class BjApiSyncMapper(models.AbstractModel):
         is_script = line.value_type in ("script", "relational_script")
         if field is None and not is_script:
             return None
+        if not is_script and field.type in ("properties", "properties_definition"):
+            return None  # of before lines with such fields were refused
         if field is not None and field.groups and not line.allow_restricted:
             return None  # restricted since the line was saved
         digits = field.get_digits(self.env) if field is not None and field.type == "float" else None
@@ -71,6 +77,7 @@ class BjApiSyncMapper(models.AbstractModel):
             digits=digits[1] if digits else None,
             value_type=line.value_type,
             is_identifier=line.is_record_identifier,
+            is_secret=field is not None and redact.tells(field.name),
             mapping=self._plan(line.mapping_config_id.id, direction) if line.value_type == "relational" else None,
             is_column=not is_script and self.env[f"bj.api.sync.value.{line.value_type}"]._is_column(field),
             relation_output=line.relation_output,
@@ -393,9 +400,9 @@ class BjApiSyncMapper(models.AbstractModel):
 
     def _children(self, line, parents):
         """Return (parent id, identifier) -> ids of the children."""
-        found = defaultdict(list)
+        found, domain = defaultdict(list), self._get_domain(line.mapping)
         for parent in self.env[parents[0]._name].union(*parents) if parents else ():
-            for child in parent[line.field_name]:
+            for child in parent[line.field_name].filtered_domain(domain):
                 found[parent.id, self._key(line.mapping, child)].append(child.id)
         return found
 
@@ -442,19 +449,20 @@ class BjApiSyncMapper(models.AbstractModel):
     # Rows -> records
     # ------------------------------------------------------------------
 
-    def _store(self, rows):
+    def _store(self, rows, created=None):
         """Create and update the records of rows, those they link to first.
 
         One create per level and model; only values that differ are written.
 
         :param rows: rows without faults
         :type rows: Iterable[Row]
+        :param dict created: what was created so far: place of a row -> id
         """
-        linked = list(self._linked(rows))
+        linked, created = list(self._linked(rows)), {} if created is None else created
         if linked:
-            self._store(linked)
+            self._store(linked, created)
         for _config, same in groupby((row for row in rows if not row.stored), key=lambda row: row.plan.config_id):
-            self._store_plan(same[0].plan, same)
+            self._store_plan(same[0].plan, same, created)
 
     def _linked(self, rows):
         for row in rows:
@@ -467,15 +475,18 @@ class BjApiSyncMapper(models.AbstractModel):
                 else:
                     yield from (target for target in nested if not target.stored)
 
-    def _store_plan(self, plan, rows):
+    def _store_plan(self, plan, rows, created):
         firsts, aliases = {}, []
         for row in rows:
-            place = row.record_id or (("key", row.key) if row.key is not None else id(row))
-            first = firsts.setdefault(place, row)
-            if first is not row:  # the same related record in several items: what comes later counts
-                first.vals.update(row.vals)
+            # the request may have it twice, by another configuration of the same model
+            row.record_id = row.record_id or created.get(row.place, 0)
+            first = firsts.setdefault(row.place, row)
+            if first is not row:
+                first.merge(row)
                 aliases.append((row, first))
-        self._create(plan, [row for row in firsts.values() if not row.record_id])
+        new = [(row.place, row) for row in firsts.values() if not row.record_id]
+        self._create(plan, [row for _place, row in new])
+        created.update((place, row.record_id) for place, row in new)
         self._update(plan, [row for row in firsts.values() if row.record_id and row.vals and not row.created])
         for row in rows:
             row.stored = True
@@ -488,6 +499,39 @@ class BjApiSyncMapper(models.AbstractModel):
         records = self.env[plan.model].create([self._get_create_values(row) for row in rows])
         for row, record in zip(rows, records, strict=True):
             row.record_id, row.created = record.id, True
+
+    def _has_outside(self, rows):
+        """Tell whether a record was created that its plan's filter domain hides: nobody would find it again.
+
+        :param rows: stored rows, with those nested in them
+        :type rows: Iterable[Row]
+        :rtype: bool
+        """
+        plans, created = {}, defaultdict(list)
+        for row in rows:
+            if row.created:
+                plans[row.plan.config_id] = row.plan
+                created[row.plan.config_id].append(row.record_id)
+            for name, links in row.vals.items():
+                if isinstance(links, Links):
+                    nested = [target for target in links.targets if isinstance(target, Row)]
+                    if self._has_outside(nested) or (links.kind == "one2many" and self._lacks(row, name, nested)):
+                        return True
+        for config_id, ids in created.items():
+            domain = self._get_domain(plans[config_id])
+            model = self.env[plans[config_id].model].with_context(active_test=not plans[config_id].maps_active)
+            if not domain.is_true() and model.search_count(domain & Domain("id", "in", ids)) != len(ids):
+                return True
+        return False
+
+    def _lacks(self, row, name, nested):
+        """Tell whether a new child cannot be found by its identifier, now that it is stored with its parent."""
+        keys = {child.key for child in nested if not child.record_id and child.key is not None}
+        domain = keys and row.record_id and self._get_domain(nested[0].plan)
+        if not domain or domain.is_true():
+            return False
+        children = self.env[row.plan.model].browse(row.record_id)[name].filtered_domain(domain)
+        return not keys <= {self._key(nested[0].plan, child) for child in children}
 
     def _get_create_values(self, row):
         return {

@@ -24,20 +24,24 @@ class BjApiSyncQuery(models.AbstractModel):
     _name = "bj.api.sync.query"
     _description = "API Query"
 
-    def _search(self, plan, domain=Domain.TRUE, offset=None, limit=None, order=None):
+    def _search(self, plan, domain=Domain.TRUE, offset=None, limit=None, order=None, active_test=True):
         """Search the records a configuration lets the current user read, as ``_search`` of the model does.
 
         :param Plan plan: the configuration, whose filter domain applies
         :param odoo.fields.Domain domain: what the request asks for
+        :param bool active_test: whether archived records are left out, unless a domain is about them
         :rtype: odoo.tools.Query
         :raises AccessError: if the user may not read the model
         """
         model = self.env[plan.model]
-        conditions = self._get_conditions(plan.model, plan.filter_domain)
+        conditions = self._get_conditions(plan.model, plan.filter_domain, active_test)
         active_name = model._active_name
         if conditions is None or any(leaf.field_expr == active_name for leaf in domain.iter_conditions()):
             domain &= self._get_domain(plan.filter_domain)
-            return model._search(domain, offset=offset or 0, limit=limit, order=order)
+            query = model._search(domain, order=order, active_test=active_test)
+            # not before: a model that searches in its own way may take records out of those it was limited to
+            query.limit, query.offset = limit, offset
+            return query
         domain = domain.optimize_full(model)
         if domain.is_false():
             model.browse().check_access("read")
@@ -61,9 +65,10 @@ class BjApiSyncQuery(models.AbstractModel):
         :raises AccessError: if the user may not read the model
         """
         model = self.env[plan.model]
-        field, conditions = model._fields[field_name], self._get_conditions(plan.model, plan.filter_domain)
+        field, active_test = model._fields[field_name], not plan.maps_active
+        conditions = self._get_conditions(plan.model, plan.filter_domain, active_test)
         if conditions is None or not _is_simple(field) or not values or not all(values):
-            return self._search(plan, Domain(field_name, "in", list(values)), limit=limit)
+            return self._search(plan, Domain(field_name, "in", list(values)), limit=limit, active_test=active_test)
         query = self._make_query(model, conditions)
         query.add_where(SQL("%s IN %s", model._field_to_sql(model._table, field_name, query), tuple(values)))
         query.limit = limit

@@ -102,6 +102,16 @@ class TestConcurrency(BaseCase):
         answers = self.at_once(12, lambda n: self.call("PATCH", path, {"name": f"After {n}"}, **{"If-Match": etag}))
         self.assertEqual(Counter(status for status, _headers, _body in answers), {200: 1, 412: 11})
 
+    def test_one_key_of_a_request_that_fails(self):
+        """The answer is stored before anybody else may try."""
+        for turn in range(15):
+            key = {"Idempotency-Key": f"fails-{turn}"}
+            answers = self.at_once(
+                6, lambda _n, key=key: self.call("POST", "/partners", {"code": "NO", "name": None}, **key)
+            )
+            worked = [body for status, headers, body in answers if status != 409 and not headers["Idempotent-Replayed"]]
+            self.assertEqual([body["code"] for body in worked], [400], answers)
+
     def test_reads_are_logged(self):
         """Logs of reads are written by a thread of the worker, within a second."""
         self.call("GET", "/partners?limit=1", **{"X-Request-ID": "read-1"})

@@ -1,6 +1,11 @@
-from odoo.fields import Command
-from odoo.tests import tagged
+from unittest.mock import patch
 
+from odoo.fields import Command
+from odoo.modules import module
+from odoo.tests import tagged
+from odoo.tools import mute_logger
+
+from ..tools import transaction
 from .common import ApiHttpCase
 
 
@@ -439,3 +444,82 @@ class TestInbound(ApiHttpCase):
 
     def test_no_cookie(self):
         self.assertNotIn("Set-Cookie", self.call("GET", "/people").headers)
+
+    def test_refusals_of_the_database_tell_no_row(self):
+        """What a constraint refuses may have fields that nobody mapped."""
+        secret = self.env["res.users"].create({"name": "Secret", "login": "secret-row", "street": "Hidden 5"})
+        self.config("res.users", ("login", "login"), ("name", "name"), endpoint="users")
+        for headers in ({}, {"Prefer": "tx=rollback"}):
+            with mute_logger("odoo.sql_db"):
+                response = self.call("PATCH", "/users", {"login": secret.login, "name": None}, headers=headers)
+            self.assertEqual(self.assert_answer(response, 400)["message"], "Contacts require a name")
+            self.assertNotIn("Hidden", response.text)
+
+    def test_filters_by_restricted_fields(self):
+        """What a field can be compared with would tell its value."""
+        user = self.new_user("without-settings", "base.group_partner_manager")
+        line = self.config_in.line_ids.filtered(lambda line: line.external_key == "color")
+        self.config_in.param_ids = [
+            Command.create({"key": "from", "field_id": line.field_id.id, "domain_operator": ">="})
+        ]
+        self.config_in.user_id = user
+        self.assert_answer(self.call("GET", "/people?from=1&color=3"), 200)
+        with patch.object(type(self.ann)._fields["color"], "groups", "base.group_system"):
+            self.env.registry.clear_cache()
+            for query in ("from=1", "color=3", "sort=color"):
+                self.assertIn(self.call("GET", f"/people?{query}").status_code, (400, 403), query)
+
+    def test_what_cannot_be_searched_for(self):
+        line = {"field_id": self.field("res.partner", "create_date"), "external_key": "made"}
+        self.config_in.line_ids = [Command.create(line)]
+        body = self.assert_answer(self.call("GET", "/people?made=9999-12-31T23:59:59Z"), 400)
+        self.assertIn("cannot be searched", body["message"])
+        self.assert_answer(self.call("GET", "/people?made=9998-12-31T23:59:59Z"), 200)
+
+    def test_equality_is_exact(self):
+        self.ann.ref = "T-1 "
+        self.env["res.partner"].create({"name": "Eve", "ref": "T-1"})
+        for query, name in (("T-1%20", "Ann"), ("T-1", "Eve")):
+            [item] = self.assert_answer(self.call("GET", f"/people?code={query}"), 200)["data"]
+            self.assertEqual(item["name"], name)
+
+    def test_paths(self):
+        self.assert_answer(self.call("GET", "/peo%00ple"), 404)
+        self.config_in.record_id_type = "identifier"
+        self.config_in.filter_domain = "[]"
+        response = self.call("POST", "/people", self.item("/x"))
+        self.assert_answer(response, 201)
+        location = response.headers["Location"]
+        self.assertEqual(self.assert_answer(self.call("GET", location, prefix=""), 200)["data"]["code"], "/x")
+
+    def test_archived_by_the_caller(self):
+        """Who maps Active archives and restores, and finds what is archived by its identifier."""
+        self.config_in.record_id_type = "identifier"
+        active = {"field_id": self.field("res.partner", "active"), "external_key": "active"}
+        self.config_in.line_ids = [Command.create(active)]
+        for status in (201, 200):
+            self.assert_answer(self.call("POST", "/people", self.item("T-7", active=False)), status)
+        self.assertFalse(self.assert_answer(self.call("GET", "/people/T-7"), 200)["data"]["active"])
+        self.assertNotIn("T-7", self.call("GET", "/people").text)
+        self.assert_answer(self.call("PATCH", "/people/T-7", {"active": True}), 200)
+        self.assertIn("T-7", self.call("GET", "/people").text)
+
+    def test_no_mail_of_a_dry_run(self):
+        def is_off():
+            with patch.object(module, "current_test", None):  # in tests it always is
+                return type(self.env["ir.mail_server"])._disable_send()
+
+        self.assertFalse(is_off())
+        with transaction.rehearsal(self.env):
+            self.assertTrue(is_off())
+        self.assertFalse(is_off())
+
+    def test_passwords_under_other_names(self):
+        """A value is masked because of its field, whatever its key."""
+        self.config("res.users", ("login", "login"), ("name", "name"), ("password", "kennwort"), endpoint="users")
+        payload = {"login": "masked", "name": "M", "kennwort": "Sup3rS3cret!x"}
+        response = self.call("POST", "/users", payload, headers={"X-Request-ID": "masked"})
+        self.assert_answer(response, 201)
+        log = self.env["bj.api.log"].search([("trace_id", "=", "masked")])
+        self.assertIn('"kennwort": "***"', log.request_body)
+        self.assertNotIn("Sup3rS3cret!x", log.request_body)

@@ -144,6 +144,16 @@ class TestPlain(MappingCase):
             [data] = self.env["bj.api.sync.mapper"]._serialize(plan, cron)
             self.assertEqual([data["last"]], codec.serialize_column("datetime", [cron.lastcall]))
 
+    def test_binary_that_is_no_base64(self):
+        """Some of Odoo's fields hold bytes, and some no bytes at all."""
+        png = base64.b64encode(b"\x89PNG").decode()
+        for value, expected in ((b"\x89PNG", png), (png.encode(), png), ({"total": 3}, None), (False, None)):
+            self.assertEqual(codec.serialize_column("binary", [value]), [expected])
+
+    def test_properties_are_refused(self):
+        with self.assertRaisesRegex(ValidationError, "properties are not exchanged"):
+            self.config("res.partner", ("ref", "code"), ("properties", "more"), endpoint="t-properties")
+
     def test_null_clears_absent_keeps(self):
         config = self.partner_config(
             endpoint="t-null",
@@ -383,6 +393,67 @@ class TestRelational(MappingCase):
         answer = self.handle(self.company, "POST", [bad, good])
         self.assertEqual((answer.status, answer.body["errors"][0]["index"]), (207, 0))
         self.assertEqual(len(self.tags("T-Both")), 1)
+
+    def family(self, **values):
+        """Make an endpoint of partners with their parents, mapped by another configuration."""
+        parent = self.mapping(
+            "res.partner",
+            ("ref", "code"),
+            ("name", "name"),
+            ("is_company", "company"),
+            ("child_ids", "people", self.relation(self.person)),
+            name="Parent",
+            **values,
+        )
+        lines = ("ref", "code"), ("name", "name"), ("parent_id", "parent", self.relation(parent, "upsert"))
+        return self.config("res.partner", *lines, endpoint="t-family", name="Family")
+
+    def test_the_same_new_record_by_two_configurations(self):
+        """One item is what another one links to."""
+        items = [
+            {"code": "S-1", "name": "Parent"},
+            {"code": "S-2", "name": "Child", "parent": {"code": "S-1", "name": "P"}},
+        ]
+        self.handle(self.family(), "POST", items)
+        [parent] = self.env["res.partner"].search([("ref", "=", "S-1")])
+        self.assertEqual((parent.name, parent.child_ids.mapped("ref")), ("Parent", ["S-2"]))
+
+    def test_lines_of_one_parent_in_two_items(self):
+        """They come together; what comes later counts where both say something."""
+        config = self.family()
+        for name in ("new", "changed"):
+            items = [
+                {"code": f"C-{n}", "name": "x", "parent": {"code": "S-1", "name": "P", "people": people}}
+                for n, people in (
+                    (1, [self.person_data("K-1", name=name), self.person_data("K-2", name="first")]),
+                    (2, [self.person_data("K-2", name=name)]),
+                )
+            ]
+            self.handle(config, "POST", items)
+            children = self.env["res.partner"].search([("parent_id.ref", "=", "S-1")], order="ref")
+            self.assertEqual(children.mapped("ref"), ["C-1", "C-2", "K-1", "K-2"])
+            self.assertEqual(children[2:].mapped("name"), [name, name])
+
+    def test_nested_records_outside_of_their_filter_domain(self):
+        """Nobody would find them again: each request would make another one."""
+        config = self.family(filter_domain="[('is_company', '=', True)]")
+        payload = {"code": "C-1", "name": "x", "parent": {"code": "S-1", "name": "P", "company": False}}
+        with self.assertRaises(BadPayload) as caught, self.env.cr.savepoint():
+            self.handle(config, "POST", payload)
+        self.assertIn("outside", caught.exception.args[0])
+        payload["parent"]["company"] = True
+        self.post(config, payload)
+        self.post(config, payload)
+        self.assertEqual(self.env["res.partner"].search_count([("ref", "=", "S-1")]), 1)
+
+    def test_children_outside_of_their_filter_domain(self):
+        """They are neither found nor created."""
+        self.person.filter_domain = "[('type', '=', 'other')]"
+        company, _data = self.post(self.company, {"code": "T-1", "name": "A", "people": [self.person_data("P-1")]})
+        company.child_ids.type = "contact"
+        with self.assertRaises(BadPayload), self.env.cr.savepoint():
+            self.post(self.company, {"code": "T-1", "people": [{"code": "P-1", "name": "Changed", "kind": "invoice"}]})
+        self.assertEqual(company.child_ids.mapped("name"), ["Name P-1"])
 
     def test_duplicates_in_one_list(self):
         company, _data = self.post(

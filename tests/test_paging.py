@@ -96,6 +96,27 @@ class TestPaging(ApiHttpCase):
         self.assertEqual(len(self.walk("updated_since=2000-01-01T00:00:00Z")), 10)
         self.assertEqual(self.walk("updated_since=2100-01-01T00:00:00Z"), [])
 
+    def test_walks_of_models_that_search_in_their_own_way(self):
+        """Those may take records out of what they were limited to."""
+        self.env["ir.attachment"].create([{"name": f"Walk {number}", "raw": b"x"} for number in range(10)])
+        partner = self.env["res.partner"].create({"name": "Talkative"})
+        for number in range(10):
+            partner.message_post(body=f"Walk {number}")
+        for model, field, domain in (
+            ("ir.attachment", "name", [("name", "like", "Walk ")]),
+            ("mail.message", "body", [("model", "=", "res.partner"), ("res_id", "=", partner.id)]),
+        ):
+            endpoint = model.replace(".", "-")
+            self.config(
+                model, ("id", "code"), (field, "text"), endpoint=endpoint, filter_domain=str(domain), limit=3
+            ).line_ids.is_record_identifier = False
+            expected = self.env[model].search(domain, order="id").ids
+            self.assertGreaterEqual(len(expected), 10)
+            for query in ("cursor=", "page=1", "offset=0", "sort=-id"):
+                with self.subTest(model=model, query=query):
+                    walked = self.walk(query, endpoint=endpoint)
+                    self.assertEqual(walked, expected[::-1] if "-id" in query else expected)
+
     def test_walk_while_written(self):
         """Records come and go; those that are there throughout are seen exactly once."""
         gone = self.env["res.partner"].search([("ref", "in", ("P-0", "P-1", "P-4"))], order="id")

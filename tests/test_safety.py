@@ -76,6 +76,15 @@ class TestSafety(ApiHttpCase):
         self.assert_answer(self.call("GET", url, headers={"If-None-Match": etag}), 200)
         self.assertNotIn("ETag", self.call("GET", "/people").headers)
 
+    def test_tags_of_formats(self):
+        """XML and JSON are two representations; either may be changed."""
+        url, xml = f"/people/{self.ann.id}", {"Accept": "application/xml"}
+        json_tag, xml_tag = self.call("GET", url).headers["ETag"], self.call("GET", url, headers=xml).headers["ETag"]
+        self.assertNotEqual(json_tag, xml_tag)
+        self.assertEqual(self.call("GET", url, headers=xml | {"If-None-Match": json_tag}).status_code, 200)
+        self.assertEqual(self.call("GET", url, headers=xml | {"If-None-Match": xml_tag}).status_code, 304)
+        self.assert_answer(self.call("PATCH", url, {"city": "Bern"}, headers={"If-Match": xml_tag}), 200)
+
     def test_if_match(self):
         url = f"/people/{self.ann.id}"
         etag = self.call("GET", url).headers["ETag"]

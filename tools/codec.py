@@ -76,7 +76,10 @@ def _serialize_datetime(value):
 
 
 def _serialize_binary(value):
-    return bytes(value).decode("ascii")
+    if not isinstance(value, (bytes, bytearray, memoryview, str)):
+        return None  # Odoo keeps other things than bytes in some, such as totals of taxes
+    data = value.encode() if isinstance(value, str) else bytes(value)
+    return (data if data.isascii() else base64.b64encode(data)).decode()
 
 
 SERIALIZERS = {"date": _serialize_date, "datetime": _serialize_datetime, "binary": _serialize_binary, "html": str}

@@ -35,6 +35,8 @@ class PlanLine:
     digits: int | None
     value_type: str
     is_identifier: bool
+    #: whether the field's name tells that its values must not be logged
+    is_secret: bool
     #: whether the database holds the value as it is: no ORM is needed to read it
     is_column: bool
     mapping: "Plan | None"
@@ -79,6 +81,12 @@ class Plan:
     objects: tuple
     #: whether answers bring values for records
     reads_back: bool
+    #: whether callers archive and restore records: then identifiers find archived ones as well
+    maps_active: bool
+    #: whether a line is secret, here or further down
+    has_secrets: bool
+    #: whether there is a filter domain, here or further down
+    is_filtered: bool
 
     def select(self, keys):
         """Keep only the lines of some keys: ``address`` is all of ``address.*``.
@@ -200,6 +208,22 @@ class Row:
     #: why the record stays as it is: a conflict
     kept: str = ""
 
+    @property
+    def place(self):
+        """What tells its record from others: its id, its identifier, or that it is a new one."""
+        if self.record_id or self.key is None:
+            return self.record_id or id(self)
+        return self.plan.model, self.plan.identifier.field_name, self.key
+
+    def merge(self, later):
+        """Take the values of a later row of the same record: they count, but lines of a one2many come together."""
+        for name, value in later.vals.items():
+            known = self.vals.get(name)
+            if isinstance(known, Links) and isinstance(value, Links) and value.adds:
+                known.add(value.targets)
+            else:
+                self.vals[name] = value
+
 
 @dataclass(slots=True)
 class Links:
@@ -213,6 +237,20 @@ class Links:
     targets: list
     kind: str
     remove_missing: bool = False
+
+    @property
+    def adds(self):
+        """Whether other records stay linked."""
+        return self.kind == "one2many" and not self.remove_missing
+
+    def add(self, targets):
+        """Link more records; those that are linked already are merged."""
+        known = {target.place: target for target in self.targets if isinstance(target, Row)}
+        for target in targets:
+            if isinstance(target, Row) and target.place in known:
+                known[target.place].merge(target)
+            else:
+                self.targets.append(target)
 
 
 def escape(part):

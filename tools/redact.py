@@ -107,15 +107,15 @@ def headers(mapping, secret_names=(), secrets=()):
 
 
 def _header(name, value, names):
-    if name not in names and not _tells(name):
+    if name not in names and not tells(name):
         return value
     scheme = _SCHEME.match(value)
     return f"{scheme[0]} {MASK}" if scheme else MASK
 
 
 @functools.lru_cache(maxsize=512)
-def _tells(name):
-    """Tell whether a header's name tells that its value is a secret."""
+def tells(name):
+    """Tell whether the name of a header or field tells that its value is a secret."""
     return bool(_HEADER.search(name))
 
 

@@ -11,6 +11,7 @@ Source: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-L
 import zlib
 from collections import defaultdict
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_READ_COMMITTED
@@ -30,6 +31,9 @@ LOCK = """
     FROM unnest(%(numbers)s::bigint[], %(shared)s::boolean[]) AS lock (number, shared);
     SELECT pg_advisory_unlock_all()
 """
+
+
+_rehearsing = ContextVar("bj_api_sync_rehearsing", default=False)
 
 
 def lock(cr, identifiers, *names):
@@ -107,17 +111,23 @@ def bookkeeping(env):
 def rehearsal(env):
     """Give the environment on a cursor that is never committed.
 
-    A savepoint would not do: what is to be done after a commit survives its rollback.
+    A savepoint would not do: what is to be done after a commit survives its rollback. No e-mails go out.
 
     :param odoo.api.Environment env: any
     """
-    cr = env.registry.cursor()
+    cr, token = env.registry.cursor(), _rehearsing.set(True)
     try:
         yield env(cr=cr)
     finally:
+        _rehearsing.reset(token)
         cr.rollback()
         cr.close()
         env.registry.reset_changes()
+
+
+def is_rehearsing():
+    """Tell whether this thread is in a :func:`rehearsal`."""
+    return _rehearsing.get()
 
 
 def _ask(cr, query, parameters):
