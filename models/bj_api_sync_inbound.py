@@ -9,7 +9,7 @@ from psycopg2.errors import CheckViolation, ForeignKeyViolation, NotNullViolatio
 from odoo import models
 from odoo.exceptions import AccessError, MissingError
 from odoo.fields import Domain
-from odoo.tools import SQL, ormcache
+from odoo.tools import SQL, Query, ormcache
 
 from ..exceptions import (
     REFUSALS,
@@ -31,6 +31,8 @@ LIST_PARAMS = ("limit", "offset", "page", "cursor", "sort", "count", "updated_si
 WRITE_PARAMS = ("atomic",)
 #: field types that sort by something else than their column, or by nothing that a cursor can tell
 UNORDERED = ("many2one", "json", "properties", "properties_definition")
+#: how Odoo's own searches refuse values they are not made for
+UNSEARCHABLE = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 #: fields without a line that lists can be sorted by
 SORTABLE = ("id", "create_date", "write_date")
 TRACKING_DISABLED = {
@@ -182,7 +184,7 @@ class BjApiSyncInbound(models.AbstractModel):
                 nested = [item for value in values for item in (value if isinstance(value, list) else [value])]
                 yield from self._list_secrets(line.mapping, [item for item in nested if isinstance(item, dict)])
             elif line.is_secret:
-                yield from (value for value in values if isinstance(value, str))
+                yield from (str(value) for value in values if isinstance(value, (str, int, float)))
 
     def _do_get(self, endpoint, plan, operation):
         if not operation.record_ref:
@@ -228,10 +230,12 @@ class BjApiSyncInbound(models.AbstractModel):
         order = self._get_order(plan, args)
         domain = self._get_params_domain(endpoint, plan, args)
         terms = self._get_terms(model, model.browse()._as_query(), order)
-        behind = self._get_behind(order, terms, window.cursor)
+        behind = self._get_behind(model, order, terms, window.cursor)
         try:
             query = self.env["bj.api.sync.query"]._search(plan, domain & behind, window.start, window.limit + 1, order)
-        except (ArithmeticError, LookupError, TypeError, ValueError) as exc:  # so do Odoo's own searches refuse values
+        except UNSEARCHABLE as exc:
+            if domain.is_true():
+                raise
             raise BadPayload(self.env._("The parameters cannot be searched for: %s", exc)) from exc
         ids, data = mapper._read(selected, query, with_id=True)
         has_next = len(ids) > window.limit  # one more than asked for was read to know
@@ -273,9 +277,11 @@ class BjApiSyncInbound(models.AbstractModel):
         terms = self._get_terms(model, query, order)  # anew: related fields bring their joins to the query
         return self.env.execute_query(query.select(*(term.sql for term in terms)))[0]
 
-    def _get_behind(self, order, terms, cursor):
+    def _get_behind(self, model, order, terms, cursor):
         """Return the condition of the records behind a cursor.
 
+        :param model: the model of the list
+        :param str order: see :meth:`_get_order`
         :param list terms: see :meth:`_get_terms`
         :param str cursor: empty for the first page, None without paging by cursor
         :rtype: odoo.fields.Domain
@@ -286,9 +292,15 @@ class BjApiSyncInbound(models.AbstractModel):
         if not cursor:
             return Domain.TRUE
         values = self._decode_cursor(order, terms, cursor)
-        return Domain.custom(
-            to_sql=lambda model, _alias, query: paging.after(self._get_terms(model, query, order), values)
-        )
+
+        def to_sql(other, alias, query):
+            if other._name == model._name:
+                return paging.after(self._get_terms(model, query, order), values)
+            own = Query(self.env, model._table, model._table_sql)  # it is searched by another one's records
+            own.add_where(paging.after(self._get_terms(model, own, order), values))
+            return SQL("%s IN %s", SQL.identifier(alias, "id"), own.subselect())
+
+        return Domain.custom(to_sql=to_sql)
 
     def _decode_cursor(self, order, terms, cursor):
         try:

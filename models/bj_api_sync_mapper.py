@@ -77,7 +77,7 @@ class BjApiSyncMapper(models.AbstractModel):
             digits=digits[1] if digits else None,
             value_type=line.value_type,
             is_identifier=line.is_record_identifier,
-            is_secret=field is not None and redact.tells(field.name),
+            is_secret=field is not None and field.type in ("char", "text") and redact.tells(field.name),
             mapping=self._plan(line.mapping_config_id.id, direction) if line.value_type == "relational" else None,
             is_column=not is_script and self.env[f"bj.api.sync.value.{line.value_type}"]._is_column(field),
             relation_output=line.relation_output,
@@ -400,10 +400,11 @@ class BjApiSyncMapper(models.AbstractModel):
 
     def _children(self, line, parents):
         """Return (parent id, identifier) -> ids of the children."""
-        found, domain = defaultdict(list), self._get_domain(line.mapping)
-        for parent in self.env[parents[0]._name].union(*parents) if parents else ():
-            for child in parent[line.field_name].filtered_domain(domain):
-                found[parent.id, self._key(line.mapping, child)].append(child.id)
+        found, parents = defaultdict(list), self.env[parents[0]._name].union(*parents) if parents else ()
+        children = self._list_children(line.mapping, parents, line.field_name) if parents else {}
+        for parent_id, some in children.items():
+            for child in some:
+                found[parent_id, self._key(line.mapping, child)].append(child.id)
         return found
 
     def _match_scalars(self, line, batch, scalars, parents):
@@ -478,20 +479,21 @@ class BjApiSyncMapper(models.AbstractModel):
     def _store_plan(self, plan, rows, created):
         firsts, aliases = {}, []
         for row in rows:
-            # the request may have it twice, by another configuration of the same model
-            row.record_id = row.record_id or created.get(row.place, 0)
+            if not row.record_id and row.place in created:  # by another configuration of the same model
+                row.record_id, row.created = created[row.place], True
             first = firsts.setdefault(row.place, row)
             if first is not row:
                 first.merge(row)
                 aliases.append((row, first))
-        new = [(row.place, row) for row in firsts.values() if not row.record_id]
-        self._create(plan, [row for _place, row in new])
-        created.update((place, row.record_id) for place, row in new)
-        self._update(plan, [row for row in firsts.values() if row.record_id and row.vals and not row.created])
+        new = {place: row for place, row in firsts.items() if not row.record_id}
+        known = [row for row in firsts.values() if row.record_id]
+        self._create(plan, list(new.values()))
+        created.update((place, row.record_id) for place, row in new.items())
+        self._update(plan, [row for row in known if row.vals])
         for row in rows:
             row.stored = True
         for row, first in aliases:
-            row.record_id = first.record_id
+            row.record_id, row.vals = first.record_id, first.vals
 
     def _create(self, plan, rows):
         if not rows:
@@ -507,31 +509,44 @@ class BjApiSyncMapper(models.AbstractModel):
         :type rows: Iterable[Row]
         :rtype: bool
         """
-        plans, created = {}, defaultdict(list)
-        for row in rows:
+        plans, created, families, todo = {}, defaultdict(set), defaultdict(dict), list(rows)
+        for row in todo:  # it grows
+            plans[row.plan.config_id] = row.plan
             if row.created:
-                plans[row.plan.config_id] = row.plan
-                created[row.plan.config_id].append(row.record_id)
+                created[row.plan.config_id].add(row.record_id)
             for name, links in row.vals.items():
-                if isinstance(links, Links):
-                    nested = [target for target in links.targets if isinstance(target, Row)]
-                    if self._has_outside(nested) or (links.kind == "one2many" and self._lacks(row, name, nested)):
-                        return True
-        for config_id, ids in created.items():
-            domain = self._get_domain(plans[config_id])
-            model = self.env[plans[config_id].model].with_context(active_test=not plans[config_id].maps_active)
-            if not domain.is_true() and model.search_count(domain & Domain("id", "in", ids)) != len(ids):
-                return True
-        return False
+                nested = (
+                    [target for target in links.targets if isinstance(target, Row)] if isinstance(links, Links) else ()
+                )
+                todo.extend(nested)
+                if nested and links.kind == "one2many" and row.record_id:
+                    keys = {child.key for child in nested if not child.record_id and child.key is not None}
+                    families[row.plan.model, name, nested[0].plan.config_id][row.record_id] = keys
+        return any(self._is_outside(plans[config_id], ids) for config_id, ids in created.items()) or any(
+            self._is_child_outside(model, name, plans[config_id], keys)
+            for (model, name, config_id), keys in families.items()
+        )
 
-    def _lacks(self, row, name, nested):
+    def _is_outside(self, plan, ids):
+        """Tell whether one of some new records is not in the filter domain."""
+        domain, model = self._get_domain(plan), self.env[plan.model].with_context(active_test=not plan.maps_active)
+        return not domain.is_true() and model.search_count(domain & Domain("id", "in", ids)) != len(ids)
+
+    def _is_child_outside(self, model, name, plan, keys_by_parent):
         """Tell whether a new child cannot be found by its identifier, now that it is stored with its parent."""
-        keys = {child.key for child in nested if not child.record_id and child.key is not None}
-        domain = keys and row.record_id and self._get_domain(nested[0].plan)
-        if not domain or domain.is_true():
+        if self._get_domain(plan).is_true():
             return False
-        children = self.env[row.plan.model].browse(row.record_id)[name].filtered_domain(domain)
-        return not keys <= {self._key(nested[0].plan, child) for child in children}
+        parents = self.env[model].browse(keys_by_parent)
+        found = self._list_children(plan, parents, name)
+        return any(not keys <= {self._key(plan, child) for child in found[i]} for i, keys in keys_by_parent.items())
+
+    def _list_children(self, plan, parents, name):
+        """Return parent id -> the children that identifiers of a plan can find."""
+        domain, active_name = self._get_domain(plan), self.env[plan.model]._active_name
+        is_about_active = any(leaf.field_expr == active_name for leaf in domain.iter_conditions())
+        parents = parents.with_context(active_test=not plan.maps_active and not is_about_active)
+        inside = set(parents[name].filtered_domain(domain)._ids)
+        return {parent.id: [child for child in parent[name] if child.id in inside] for parent in parents}
 
     def _get_create_values(self, row):
         return {
@@ -587,7 +602,9 @@ class BjApiSyncMapper(models.AbstractModel):
                 continue
             if not target.record_id:
                 commands.append(Command.create(self._get_create_values(target)))
-            elif vals := self._get_changes(target, children[target.record_id]):
+                continue
+            child = children.get(target.record_id) or self.env[target.plan.model].browse(target.record_id)  # archived
+            if vals := self._get_changes(target, child):
                 commands.append(Command.update(target.record_id, vals))
         if links.remove_missing:
             commands += [Command.delete(child_id) for child_id in children.keys() - set(ids)]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
 
+from psycopg2 import DataError, IntegrityError
 from psycopg2 import Error as DatabaseError
 
 from odoo import api, models
@@ -154,9 +155,9 @@ class BjApiSyncOutbound(models.AbstractModel):
             with self.env.cr.savepoint():
                 payloads = records.env["bj.api.sync.mapper"]._serialize(plan, records)
             return [(record, payload, "") for record, payload in zip(records, payloads, strict=True)]
-        except UserError as exc:
+        except (UserError, IntegrityError, DataError) as exc:
             if len(records) == 1:
-                return [(records, None, str(exc))]
+                return [(records, None, str(exc) if isinstance(exc, UserError) else exc.diag.message_primary)]
         half = len(records) // 2
         return self._serialize(plan, records[:half]) + self._serialize(plan, records[half:])
 

@@ -38,8 +38,10 @@ class BjApiSyncQuery(models.AbstractModel):
         active_name = model._active_name
         if conditions is None or any(leaf.field_expr == active_name for leaf in domain.iter_conditions()):
             domain &= self._get_domain(plan.filter_domain)
-            query = model._search(domain, order=order, active_test=active_test)
-            # not before: a model that searches in its own way may take records out of those it was limited to
+            query = model._search(domain, active_test=active_test)
+            # not before: a model that searches in its own way may search another one, and take records out afterwards
+            if order:
+                query.order = model._order_to_sql(order, query)
             query.limit, query.offset = limit, offset
             return query
         domain = domain.optimize_full(model)

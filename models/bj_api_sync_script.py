@@ -11,7 +11,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from dateutil.relativedelta import relativedelta
-from psycopg2 import OperationalError
+from psycopg2 import DataError, IntegrityError, OperationalError
 from psycopg2.errors import ReadOnlySqlTransaction
 
 from odoo import fields, models
@@ -26,8 +26,9 @@ from .bj_api_sync_header import HEADER_NAME, HEADER_VALUE_FORBIDDEN
 _logger = logging.getLogger(__name__)
 
 FILENAME = "<python script>"
-#: what Odoo answers by doing the request again: a serialization conflict, and a write on a read-only cursor
-RETRIED = (OperationalError, ReadOnlySqlTransaction)
+#: what others answer: a serialization conflict and a write on a read-only cursor by doing the request again, and what
+#: the database refuses, after which the transaction is of no use before it is rolled back
+PASSED = (OperationalError, ReadOnlySqlTransaction, IntegrityError, DataError)
 EXPRESSION = "lambda record, records, request_data: (\n%s\n)"
 REGEX = wrap_module(
     re,
@@ -126,7 +127,7 @@ class BjApiSyncScript(models.AbstractModel):
         def evaluate(record, request_data):
             try:
                 return function(record, record, request_data)
-            except (BadPayload, *RETRIED):
+            except (BadPayload, *PASSED):
                 raise
             except Exception as exc:
                 raise self._error(line, exc) from exc
@@ -152,7 +153,7 @@ class BjApiSyncScript(models.AbstractModel):
         }
         try:
             safe_eval(line.script.strip(), context, mode="exec", filename=FILENAME)
-        except RETRIED:
+        except PASSED:
             raise
         except Exception as exc:
             raise self._error(line, exc) from exc
@@ -201,6 +202,8 @@ class BjApiSyncScript(models.AbstractModel):
 
         Any other exception is named with its line number; the traceback goes to the server's log.
         """
+        if isinstance(exc.__context__, PASSED):  # safe_eval has wrapped it
+            return exc.__context__
         if isinstance(exc, UserError):
             error = BadPayload(exc.args[0], [self._describe(line, exc.args[0])])
             if isinstance(exc, AccessError):

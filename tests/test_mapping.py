@@ -418,6 +418,48 @@ class TestRelational(MappingCase):
         [parent] = self.env["res.partner"].search([("ref", "=", "S-1")])
         self.assertEqual((parent.name, parent.child_ids.mapped("ref")), ("Parent", ["S-2"]))
 
+    def test_the_filter_domain_of_what_is_nested_as_well(self):
+        config = self.family()
+        config.filter_domain = "[('name', '!=', 'No')]"
+        items = [
+            {"code": "S-1", "name": "No"},
+            {"code": "S-2", "name": "Child", "parent": {"code": "S-1", "name": "P"}},
+        ]
+        answer = self.handle(config, "POST", items)
+        self.assertEqual([error["index"] for error in answer.body["errors"]], [0])
+        self.assertEqual(self.env["res.partner"].search([("ref", "=", "S-1")]).name, "P")
+        items = [item | {"code": f"R{item['code']}", "name": "Yes"} for item in items]
+        items[1]["parent"]["code"] = "RS-1"
+        answer = self.handle(config, "POST", items)
+        self.assertEqual((answer.status, answer.body["meta"]["created"]), (201, 2))
+
+    def test_archived_children(self):
+        """They are found by their identifier where Active is mapped."""
+        child = self.mapping("res.partner.category", ("name", "name"), ("color", "color"), ("active", "active"))
+        child.filter_domain = "[('color', '=', 7)]"
+        lines = ("name", "name"), ("child_ids", "children", self.relation(child))
+        config = self.config("res.partner.category", *lines, endpoint="t-groups", name="Groups")
+        for is_active in (True, False, False, True):
+            payload = {"name": "T-Up", "children": [{"name": "T-Down", "color": 7, "active": is_active}]}
+            self.post(config, payload)
+            [tag] = self.env["res.partner.category"].with_context(active_test=False).search([("name", "=", "T-Down")])
+            self.assertEqual(tag.active, is_active)
+
+    def test_lines_that_a_later_item_replaces(self):
+        self.person.filter_domain = "[('type', '=', 'other')]"
+        config = self.family()
+        config.line_ids.mapping_config_id.line_ids.filtered("mapping_config_id").remove_missing = True
+        items = [
+            {
+                "code": f"C-{n}",
+                "name": "x",
+                "parent": {"code": "S-1", "name": "P", "people": [self.person_data(f"K-{n}")]},
+            }
+            for n in range(3)
+        ]
+        self.assertEqual(self.handle(config, "POST", items).status, 201)
+        self.assertEqual(self.env["res.partner"].search([("ref", "like", "K-%")]).mapped("ref"), ["K-2"])
+
     def test_lines_of_one_parent_in_two_items(self):
         """They come together; what comes later counts where both say something."""
         config = self.family()
@@ -711,6 +753,22 @@ class TestScripts(MappingCase):
         config = self.scripted(("city", "place", "request_data.get('place')"))
         partner, data = self.post(config, {"code": "T-1", "name": "A", "place": "Ulm"})
         self.assertEqual((data["place"], self.read(config, partner)["place"]), ("Ulm", "Ulm"))
+
+    def test_what_the_database_refuses(self):
+        """It is a fault of its item, told without the row; the transaction goes on for the others."""
+        script = "'rate' in request_data and env['res.currency.rate'].create(" + (
+            "{'name': '2033-01-01', 'rate': request_data['rate'], 'currency_id': env.company.currency_id.id})"
+        )
+        for number, line in enumerate(
+            ((False, False, script, {"script_mode": "exec"}), ("city", "x", f"({script}) and 'x'"))
+        ):
+            config = self.scripted(line)
+            items = [{"code": f"T-{number}{n}", "name": "A"} | ({"rate": -1} if n == 1 else {}) for n in range(3)]
+            with mute_logger("odoo.sql_db"):
+                answer = self.handle(config, "POST", items)
+            [error] = answer.body["errors"]
+            self.assertEqual((answer.status, error["index"], len(answer.body["data"])), (207, 1, 2))
+            self.assertNotIn("Failing row", error["message"])
 
     def test_names(self):
         for expression, expected in (

@@ -89,7 +89,8 @@ def _escape(text):
     yield text
     if not (text.isascii() and text.isalnum()):
         for ensure_ascii in (True, False):
-            yield json.dumps(text, ensure_ascii=ensure_ascii)[1:-1]
+            written = json.dumps(text, ensure_ascii=ensure_ascii)[1:-1]
+            yield from (written, written.replace("/", r"\/"))  # as PHP does
         yield from (quote(text), quote(text, safe=""), quote_plus(text), html.escape(text))
 
 
