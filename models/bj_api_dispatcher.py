@@ -339,6 +339,25 @@ class BjApiDispatcher(models.AbstractModel):
         What the answers bring is written before: if we are stopped in between, the delivery is sent once more,
         with the same id, but nothing is missed.
         """
+        try:
+            self._settle_together(run, done)
+        except GONE:
+            raise
+        except Exception as exc:  # whatever it is: nothing must be sent again because of it, least of all others
+            if len(done) > 1:
+                for one in done:
+                    self._settle(run, [one])
+                return
+            [(job, exchange)] = done
+            if exchange is None:
+                raise
+            _logger.exception("What came of a delivery could not be noted")
+            result = Result(job, exchange, "dead", f"{type(exc).__name__}: {exc}")
+            self._insist(lambda room: room._update_states(run, [result]))
+            run.jobs.pop(job.id, None)
+
+    @api.model
+    def _settle_together(self, run, done):
         late = [job for job, exchange in done if exchange is None]
         done, answers = self._insist(lambda room: room._judge(done))
         notes = {job.id: self._insist(methodcaller("_read_back", job, exchange)) for job, exchange in answers}
@@ -455,7 +474,8 @@ class BjApiDispatcher(models.AbstractModel):
                    done_date = CASE v.state WHEN 'failed' THEN NULL ELSE %s END
               FROM unnest(%s::int[], %s::text[], %s::int[], %s::text[], %s::float8[])
                    AS v (id, state, code, error, delay)
-             WHERE d.id = v.id AND d.claim = %s AND d.state = 'sending'"""
+             WHERE d.id = v.id AND (d.claim = %s AND d.state = 'sending'
+                                    OR v.state = 'sent' AND d.state = 'cancelled')  -- it has arrived nevertheless"""
         self.env.cr.execute(SQL(query, NOW, NOW, *map(list, zip(*rows, strict=True)), run.claim))
 
     @api.model
@@ -560,6 +580,9 @@ class Result:
     error: str = ""
     delay: float = 0
     retry_after: float = 0
+
+    def __post_init__(self):
+        self.error = self.error.encode(errors="replace").decode().replace("\0", "")  # what others say can be anything
 
 
 class _Run:

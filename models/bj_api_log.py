@@ -383,7 +383,7 @@ def prettify(text):
     """Indent JSON or XML, leave anything else as it is."""
     try:
         if text and text.lstrip()[:1] in ("{", "["):
-            return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+            return json.dumps(json.loads(text), indent=2, ensure_ascii=False).encode(errors="replace").decode()
         if text and text.lstrip()[:1] == "<":
             parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True)
             return etree.tostring(etree.fromstring(text.encode(), parser), pretty_print=True, encoding="unicode")

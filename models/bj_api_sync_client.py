@@ -172,7 +172,20 @@ class BjApiSyncClient(models.AbstractModel):
 
         :rtype: dict[str, str]
         """
+        self._check_readable(config.header_ids, "value")
+        if config.header_script:
+            self._check_readable(config, "header_secret")
         return {header.key: header.value or "" for header in config.header_ids}
+
+    @api.model
+    def _check_readable(self, records, fname):
+        """Check that secrets which may be empty are, and do not only look so because their key is missing.
+
+        :raises UserError: if one cannot be read
+        """
+        empty = records.sudo().filtered(lambda record: not record[fname]).with_context(active_test=False)
+        if empty and empty.search_count([("id", "in", empty.ids), (fname, "!=", False)]):
+            raise self._get_unreadable(records, fname)
 
     @api.model
     def _get_auth_none(self, config, request):
@@ -222,8 +235,12 @@ class BjApiSyncClient(models.AbstractModel):
         """
         if secret := config[fname]:
             return secret
-        field = config._fields[fname]._description_string(self.env)
-        raise UserError(self.env._("%(field)s cannot be read: its encryption key is missing.", field=field))
+        raise self._get_unreadable(config, fname)
+
+    @api.model
+    def _get_unreadable(self, records, fname):
+        field = records._fields[fname]._description_string(self.env)
+        return UserError(self.env._("%(field)s cannot be read: its encryption key is missing.", field=field))
 
     @api.model
     def _get_allowed_hosts(self):

@@ -11,6 +11,7 @@ from odoo import api, models
 from odoo.exceptions import UserError
 from odoo.fields import Domain
 
+from ..exceptions import REFUSALS
 from ..tools import codec, oauth
 from ..tools.result import Result
 from ..tools.transport import get_host
@@ -112,6 +113,8 @@ class BjApiSyncOutbound(models.AbstractModel):
     @api.model
     def _filter(self, config, records):
         """Return the records in the filter domain, in their order; archived ones count like any other."""
+        if not records.browse().has_access("read"):
+            return records.browse()
         domain = config.with_env(records.env).sudo()._get_domain()
         return records & records.with_context(active_test=False).search(Domain("id", "in", records.ids) & domain)
 
@@ -305,7 +308,7 @@ class BjApiSyncOutbound(models.AbstractModel):
             return ""
         try:
             answer = exchange.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             return self.env._("Sent. Nothing was read back: the answer is no JSON.")
         # the change comes from this configuration: its own triggers have nothing to tell
         records = records.with_context(**self.env.context, bj_api_sync_from=config.id)
@@ -315,7 +318,15 @@ class BjApiSyncOutbound(models.AbstractModel):
                 try:
                     with self.env.cr.savepoint():
                         self._write_answer(record, lines, answer, index, len(records))
-                except (UserError, ValueError, LookupError, DatabaseError) as exc:
+                except (
+                    *REFUSALS,
+                    ArithmeticError,
+                    AttributeError,
+                    TypeError,
+                    ValueError,
+                    LookupError,
+                    DatabaseError,
+                ) as exc:
                     problems.append(f"{record}: {exc}")
         return problems and self.env._("Sent. Not everything was read back: %(problems)s", problems="; ".join(problems))
 

@@ -7,7 +7,6 @@ import datetime
 import json
 import re
 from collections import defaultdict
-from types import NoneType
 
 from odoo import models
 from odoo.tools.translate import LazyTranslate
@@ -361,13 +360,13 @@ class BjApiSyncValueScript(models.AbstractModel):
             return value.decode("utf-8", "replace")
         if value is False and line.field_type not in ("boolean", ""):
             return None
-        if not isinstance(value, (str, int, NoneType)):
-            try:
-                json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError, RecursionError) as exc:
-                message = self.env._("The script of %(line)s gave no JSON value: %(error)s", line=line.label, error=exc)
-                error = {"pointer": "".join(f"/{escape(part)}" for part in line.path), "line_id": line.id}
-                raise BadPayload(message, [error | {"message": message}]) from exc
+        try:
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as exc:
+            reason = str(exc).encode(errors="replace").decode()
+            message = self.env._("The script of %(line)s gave no JSON value: %(error)s", line=line.label, error=reason)
+            error = {"pointer": "".join(f"/{escape(part)}" for part in line.path), "line_id": line.id}
+            raise BadPayload(message, [error | {"message": message}]) from exc
         return value
 
     def _to_value(self, line, record, value):

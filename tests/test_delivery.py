@@ -222,6 +222,62 @@ class TestQueue(DeliveryCase):
 class TestDispatch(DeliveryCase):
     """What is sent when, and what becomes of it."""
 
+    def test_odd_answers_harm_nobody(self):
+        """An answer that is too deep to read back, an error that cannot be stored: each is noted for what it is."""
+        self.read_back(self.config, comment="id")
+        self.receiver.on("/partners", body=b"[" * 100_000)
+        deep = self.enqueue()
+        self.dispatch()
+        self.assertEqual((deep.state, len(self.receiver.requests)), ("sent", 1))
+        script = "raise UserError('\\ud800 \\x00 odd')"
+        config = self.make_config(name="Odd", header_script=script)
+        odd = self.enqueue(config=config)
+        with mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_script"):
+            self.dispatch()
+        self.assertEqual(odd.state, "dead")
+        self.assertIn("odd", odd.last_error)
+
+    def test_what_cannot_be_noted(self):
+        """It is not sent again, and the others are noted."""
+        good, bad = self.enqueue(self.partners[1]), self.enqueue()
+        cls, original = type(self.env["bj.api.dispatcher"]), type(self.env["bj.api.dispatcher"])._read_back
+
+        def read_back(room, job, exchange):
+            if job.id == bad.id:
+                raise ZeroDivisionError
+            return original(room, job, exchange)
+
+        self.read_back(self.config, comment="id")
+        with (
+            patch.object(cls, "_read_back", read_back),
+            mute_logger("odoo.addons.bj_api_sync.models.bj_api_dispatcher"),
+        ):
+            self.dispatch()
+        self.assertEqual((good.state, bad.state, bad.last_error), ("sent", "dead", "ZeroDivisionError: "))
+        self.pass_time()
+        self.dispatch()
+        self.assertEqual(len(self.receiver.requests), 2)
+
+    def test_cancelled_on_the_way(self):
+        """What has arrived nevertheless is sent, and Retry does not send it again."""
+        delivery = self.enqueue()
+        client = type(self.env["bj.api.sync.client"])
+        original = client._judge
+
+        def judge(room, config, exchange):
+            delivery.action_cancel()
+            return original(room, config, exchange)
+
+        with patch.object(client, "_judge", judge):
+            self.dispatch()
+        self.assertEqual(delivery.state, "sent")
+
+    def test_user_who_may_not_read_the_model(self):
+        """Whoever saves a record does not suffer from it."""
+        user = new_test_user(self.env, "no-contacts", groups="base.group_portal")
+        self.config.user_id = user
+        self.assertFalse(self.enqueue())
+
     def test_schedule(self):
         delivery = self.enqueue()
         self.receiver.on("/partners", status=503)

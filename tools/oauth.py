@@ -60,7 +60,9 @@ def read_answer(exchange):
     try:
         found = BackendApplicationClient("").parse_request_body_response(exchange.text)
         if 200 <= exchange.status_code < 300 and TOKEN.fullmatch(found["access_token"]):
-            exchange.token = Token(found["access_token"], found.get("expires_in"))
+            life = found.get("expires_in")
+            is_number = isinstance(life, (int, float)) and not isinstance(life, bool)
+            exchange.token = Token(found["access_token"], life if is_number else None)
     except OAuth2Error as exc:
         words = (str(word) for word in (exc.error, exc.description) if word and exc.error != "missing_token")
         exchange.detail = ": ".join(words)[:DETAIL]
