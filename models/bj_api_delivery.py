@@ -36,6 +36,12 @@ class IntegerArray(fields.Json):
         return list(value) if value else None
 
 
+#: whether a later delivery of the record was sent
+OVERTAKEN = """
+    EXISTS (SELECT FROM bj_api_delivery AS e WHERE e.record_id = d.record_id AND e.model = d.model
+               AND e.config_id = d.config_id AND e.id > d.id AND e.state IN ('sent', 'sending') %s)"""
+
+
 class BjApiDelivery(models.Model):
     """The outbox: one request that will be sent, or was.
 
@@ -108,8 +114,24 @@ class BjApiDelivery(models.Model):
     # ------------------------------------------------------------------
 
     def action_retry(self):
-        """Send deliveries that were given up, cancelled, or wait for their next attempt, now."""
-        self._set_state(("dead", "cancelled", "failed"), "pending", attempt_count=0, next_attempt=NOW, done_date=None)
+        """Send deliveries that were given up, cancelled, or wait for their next attempt, now.
+
+        :raises UserError: if later ones of the same records have arrived: the other system would end with an old state
+        """
+        self.env.flush_all()
+        query = SQL(
+            "SELECT d.id FROM bj_api_delivery AS d WHERE d.id = ANY(%s) AND %s", self.ids, SQL(OVERTAKEN, SQL())
+        )
+        late = self.browse(row[0] for row in self.env.execute_query(query))
+        if late and late == self:
+            raise UserError(
+                self.env._(
+                    "Later deliveries of the records have arrived. Send Again sends what they overtook, if it shall."
+                )
+            )
+        (self - late)._set_state(
+            ("dead", "cancelled", "failed"), "pending", attempt_count=0, next_attempt=NOW, done_date=None
+        )
         self._wake_up()
 
     def action_cancel(self):
@@ -155,11 +177,7 @@ class BjApiDelivery(models.Model):
             query = "%(d)s.state = ANY(%(states)s) AND %(d)s.create_date >= %(start)s AND %(d)s.create_date < %(end)s"
             return SQL(query, d=SQL.identifier(alias), states=list(states), start=start, end=end or "infinity")
 
-        overtaken = SQL(
-            "EXISTS (SELECT FROM bj_api_delivery AS e WHERE e.record_id = d.record_id AND e.model = d.model"
-            " AND e.config_id = d.config_id AND e.id > d.id AND e.state IN ('sent', 'sending') AND NOT (%s))",
-            chosen("e"),
-        )
+        overtaken = SQL(OVERTAKEN, SQL("AND NOT (%s)", chosen("e")))
         return SQL(
             "d.config_id = %s AND d.target <> '' AND %s AND NOT %s",
             *(config.id, chosen("d"), overtaken if only_newest else SQL("false")),

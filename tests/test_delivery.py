@@ -9,7 +9,7 @@ from unittest.mock import patch
 from cryptography.fernet import Fernet
 from psycopg2 import InterfaceError, OperationalError
 
-from odoo.exceptions import AccessError
+from odoo.exceptions import AccessError, UserError
 from odoo.fields import Command
 from odoo.tests import BaseCase, new_test_user, tagged
 from odoo.tools import config as odoo_config
@@ -626,6 +626,21 @@ class TestDispatch(DeliveryCase):
         self.assertEqual(delivery.state, "sent")
         delivery.action_retry()
         self.assertEqual(delivery.state, "sent", "what arrived is not sent again")
+
+    def test_retry_of_what_was_overtaken(self):
+        """The other system must not end with an old state."""
+        self.receiver.on("/partners", status=422, times=1)
+        old = self.enqueue()
+        self.dispatch()
+        new = self.enqueue()
+        self.dispatch()
+        self.assertEqual((old.state, new.state), ("dead", "sent"))
+        with self.assertRaisesRegex(UserError, "Later deliveries"):
+            old.action_retry()
+        other = self.enqueue(self.partners[1])
+        other.action_cancel()
+        (old | other).action_retry()
+        self.assertEqual((old.state, other.state), ("dead", "pending"))
 
     def test_pause(self):
         self.config.action_pause()
