@@ -269,7 +269,7 @@ class BjApiSyncOutbound(models.AbstractModel):
             # dots alone would lead to another path, encoded or not
             if text in ("", ".", "..") or isinstance(value, (dict, list)):
                 raise UserError(self.env._("There is no value for {%(key)s}, which the URL needs.", key=match[1]))
-            return quote(text, safe="")
+            return quote(text, safe="", errors="replace")
 
         return PLACEHOLDER.sub(fill, url)
 
@@ -277,7 +277,9 @@ class BjApiSyncOutbound(models.AbstractModel):
     def _build_query(self, url, payload):
         """Put a payload into the query string: nested keys with dots, lists repeated, null left out."""
         parts = urlsplit(url)
-        query = "&".join(filter(None, (parts.query, urlencode(list(_flatten(payload)), quote_via=quote))))
+        query = "&".join(
+            filter(None, (parts.query, urlencode(list(_flatten(payload)), errors="replace", quote_via=quote)))
+        )
         return urlunsplit(parts._replace(query=query, fragment=""))
 
     @api.model
@@ -288,7 +290,8 @@ class BjApiSyncOutbound(models.AbstractModel):
         :return: content type, body
         :rtype: tuple[str, bytes]
         """
-        return "application/json", json.dumps(payload, ensure_ascii=False).encode()
+        # JSON can hold halves of surrogate pairs, but only escaped
+        return "application/json", json.dumps(payload, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
     # ------------------------------------------------------------------
     # Answers to records

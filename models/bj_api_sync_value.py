@@ -361,10 +361,9 @@ class BjApiSyncValueScript(models.AbstractModel):
         if value is False and line.field_type not in ("boolean", ""):
             return None
         try:
-            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+            json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as exc:
-            reason = str(exc).encode(errors="replace").decode()
-            message = self.env._("The script of %(line)s gave no JSON value: %(error)s", line=line.label, error=reason)
+            message = self.env._("The script of %(line)s gave no JSON value: %(error)s", line=line.label, error=exc)
             error = {"pointer": "".join(f"/{escape(part)}" for part in line.path), "line_id": line.id}
             raise BadPayload(message, [error | {"message": message}]) from exc
         return value

@@ -237,6 +237,18 @@ class TestDispatch(DeliveryCase):
         self.assertEqual(odd.state, "dead")
         self.assertIn("odd", odd.last_error)
 
+    def test_script_values_that_text_cannot_hold(self):
+        """Half of a surrogate pair is sent escaped; a number without end is a fault of its record."""
+        field = self.env["ir.model.fields"]._get("res.partner", "comment").id
+        for method, script in (("POST", "'\\ud800'"), ("GET", "'\\ud800'"), ("POST", "10**5000")):
+            line = {"external_key": "odd", "field_id": field, "value_type": "script", "script": script}
+            config = self.make_config(method, name=script)
+            config.line_ids = [Command.create(line)]
+            delivery = self.enqueue(config=config)
+            self.dispatch()
+            self.assertEqual(delivery.state, "dead" if "*" in script else "sent", script)
+        self.assertEqual(self.receiver.requests[0].json["odd"], "\ud800")
+
     def test_what_cannot_be_noted(self):
         """It is not sent again, and the others are noted."""
         good, bad = self.enqueue(self.partners[1]), self.enqueue()
