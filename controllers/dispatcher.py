@@ -214,7 +214,7 @@ class BjApiSyncDispatcher(Dispatcher):
         if not header or self.method in SAFE_METHODS:
             return None
         known = parse_etags(header)
-        return lambda data: any(known.contains(_get_etag(data, media_type)) for media_type in (JSON, XML))
+        return lambda data: any(map(known.contains, _get_etags(data).values()))
 
     def _get_idempotency_key(self):
         """Return the key of a write, with or without quotes; empty if there is none.
@@ -313,7 +313,7 @@ class BjApiSyncDispatcher(Dispatcher):
         if self.dry_run:
             answer.headers["Preference-Applied"] = "tx=rollback"
         elif isinstance(answer.body["data"], dict) and self.method != "DELETE":
-            etag = _get_etag(answer.body["data"], self.media_type)
+            etag = _get_etags(answer.body["data"])[self.media_type]
             answer.headers["ETag"] = quote_etag(etag)
             known = parse_etags(self.request.httprequest.headers.get("If-None-Match"))
             if self.method in SAFE_METHODS and known.contains_weak(etag):
@@ -479,10 +479,10 @@ class BjApiSyncDispatcher(Dispatcher):
             return b""
 
 
-def _get_etag(data, media_type):
-    """Return what tells representations apart: of what is in them, not of when it was written."""
+def _get_etags(data):
+    """Return what tells representations apart, by media type: of what is in them, not of when it was written."""
     etag = hashlib.blake2b(_dump(data), digest_size=16).hexdigest()
-    return etag if media_type == JSON else f"{etag}-xml"
+    return {JSON: etag, XML: f"{etag}-xml", TEXT_XML: f"{etag}-xml"}
 
 
 def _dump(body):

@@ -164,9 +164,7 @@ class BjApiSyncInbound(models.AbstractModel):
         for line in plan.lines:
             to_children = line.field_type == "one2many"
             if line.mapping and (to_children or line.relation_policy != "link"):
-                cells = [cell if isinstance(cell, list) else [cell] for cell in batch.column(line.path)]
-                nested = [item for cell in cells for item in cell if isinstance(item, dict)]
-                yield from self._list_identifiers(line.mapping, nested, to_children)
+                yield from self._list_identifiers(line.mapping, _get_nested(batch, line), to_children)
 
     def _get_secrets(self, endpoint, payload):
         """Return the texts in a body that go to fields such as passwords, whatever their keys are.
@@ -179,12 +177,11 @@ class BjApiSyncInbound(models.AbstractModel):
 
     def _list_secrets(self, plan, objects):
         for line in plan.lines if plan.has_secrets else ():
-            values = Batch.of(objects).column(line.path)
+            batch = Batch.of(objects)
             if line.mapping:
-                nested = [item for value in values for item in (value if isinstance(value, list) else [value])]
-                yield from self._list_secrets(line.mapping, [item for item in nested if isinstance(item, dict)])
+                yield from self._list_secrets(line.mapping, _get_nested(batch, line))
             elif line.is_secret:
-                yield from (str(value) for value in values if isinstance(value, (str, int, float)))
+                yield from (str(value) for value in batch.column(line.path) if isinstance(value, (str, int, float)))
 
     def _do_get(self, endpoint, plan, operation):
         if not operation.record_ref:
@@ -672,10 +669,11 @@ class BjApiSyncInbound(models.AbstractModel):
         :param psycopg2.Error exc: an IntegrityError or DataError
         :rtype: BadPayload
         """
-        diag, models_by_table = exc.diag, {model._table: name for name, model in self.env.registry.items()}
-        message = diag.message_primary
+        diag, message = exc.diag, exc.diag.message_primary
         if isinstance(exc, IntegrityError):
-            message = self.env[models_by_table.get(diag.table_name, plan.model)]._sql_error_to_message(exc)
+            tables = ((model._table, name) for name, model in self.env.registry.items())
+            name = next((name for table, name in tables if table == diag.table_name), plan.model)
+            message = self.env[name]._sql_error_to_message(exc)
         if isinstance(exc, CheckViolation) and diag.message_detail and diag.message_detail in message:
             message = diag.message_primary  # the detail is the whole row
         kind = RecordConflict if isinstance(exc, CONFLICTS) else BadPayload
@@ -750,6 +748,12 @@ class BjApiSyncInbound(models.AbstractModel):
         for part in reversed(plan.identifier.path):
             item = {part: item}
         return item
+
+
+def _get_nested(batch, line):
+    """Return the objects in the values of a relation."""
+    cells = [cell if isinstance(cell, list) else [cell] for cell in batch.column(line.path)]
+    return [item for cell in cells for item in cell if isinstance(item, dict)]
 
 
 def _faults(by_item, message=None):

@@ -239,13 +239,18 @@ class Links:
     remove_missing: bool = False
 
     @property
+    def rows(self):
+        """The targets that are rows."""
+        return [target for target in self.targets if isinstance(target, Row)]
+
+    @property
     def adds(self):
         """Whether other records stay linked."""
         return self.kind == "one2many" and not self.remove_missing
 
     def add(self, targets):
         """Link more records; those that are linked already are merged."""
-        known = {target.place: target for target in self.targets if isinstance(target, Row)}
+        known = {row.place: row for row in self.rows}
         for target in targets:
             if isinstance(target, Row) and target.place in known:
                 known[target.place].merge(target)

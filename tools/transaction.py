@@ -48,13 +48,13 @@ def lock(cr, identifiers, *names):
     """
     if module.current_test:  # there is but one connection, which never ends its transaction
         return True
-    locks = _get_locks(identifiers)
     taken = [_number(names)] if names else []
+    locks = _get_locks(identifiers) + [(number, False) for number in taken]
     try:
         if taken and not _ask(cr, "SELECT pg_try_advisory_lock(%s)", taken):
             return False
-        if locks or taken:
-            numbers, shared = zip(*locks, *((number, False) for number in taken), strict=True)
+        if locks:
+            numbers, shared = zip(*locks, strict=True)
             cr.clear()
             cr.execute(LOCK, {"numbers": list(numbers), "shared": list(shared)})
     except psycopg2.Error:
@@ -72,10 +72,11 @@ def _get_locks(identifiers):
     values = defaultdict(set)
     for model, field, value in identifiers:
         values[model, field].add(str(value))
-    wholes = [(_number(place), len(some) <= ONE_BY_ONE) for place, some in values.items()]
-    singles = [
-        (_number((*place, value)), False) for place, some in values.items() if len(some) <= ONE_BY_ONE for value in some
-    ]
+    wholes, singles = [], []
+    for place, some in values.items():
+        is_shared = len(some) <= ONE_BY_ONE
+        wholes.append((_number(place), is_shared))
+        singles += [(_number((*place, value)), False) for value in some if is_shared]
     return sorted(wholes) + sorted(singles)
 
 
