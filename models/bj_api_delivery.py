@@ -118,6 +118,7 @@ class BjApiDelivery(models.Model):
 
         :raises UserError: if later ones of the same records have arrived: the other system would end with an old state
         """
+        self.check_access("write")
         self.env.flush_all()
         query = SQL(
             "SELECT d.id FROM bj_api_delivery AS d WHERE d.id = ANY(%s) AND %s", self.ids, SQL(OVERTAKEN, SQL())

@@ -400,9 +400,11 @@ class BjApiSyncMapper(models.AbstractModel):
 
     def _children(self, line, parents):
         """Return (parent id, identifier) -> ids of the children."""
-        found, parents = defaultdict(list), self.env[parents[0]._name].union(*parents) if parents else ()
-        children = self._list_children(line.mapping, parents, line.field_name) if parents else {}
-        for parent_id, some in children.items():
+        found = defaultdict(list)
+        if not parents or not line.mapping.identifier:
+            return found
+        parents = self.env[parents[0]._name].union(*parents)
+        for parent_id, some in self._list_children(line.mapping, parents, line.field_name).items():
             for child in some:
                 found[parent_id, self._key(line.mapping, child)].append(child.id)
         return found
@@ -470,11 +472,10 @@ class BjApiSyncMapper(models.AbstractModel):
             for value in row.vals.values():
                 if not isinstance(value, Links):
                     continue
-                nested = [target for target in value.targets if isinstance(target, Row)]
                 if value.kind == "one2many":
-                    yield from self._linked(nested)
+                    yield from self._linked(value.rows)
                 else:
-                    yield from (target for target in nested if not target.stored)
+                    yield from (row for row in value.rows if not row.stored)
 
     def _store_plan(self, plan, rows, created):
         firsts, aliases = {}, []
@@ -515,13 +516,12 @@ class BjApiSyncMapper(models.AbstractModel):
             if row.created:
                 created[row.plan.config_id].add(row.record_id)
             for name, links in row.vals.items():
-                nested = (
-                    [target for target in links.targets if isinstance(target, Row)] if isinstance(links, Links) else ()
-                )
-                todo.extend(nested)
-                if nested and links.kind == "one2many" and row.record_id:
-                    keys = {child.key for child in nested if not child.record_id and child.key is not None}
-                    families[row.plan.model, name, nested[0].plan.config_id][row.record_id] = keys
+                if not isinstance(links, Links):
+                    continue
+                todo.extend(links.rows)
+                keys = {child.key for child in links.rows if not child.record_id and child.key is not None}
+                if keys and links.kind == "one2many" and row.record_id:
+                    families[row.plan.model, name, links.rows[0].plan.config_id][row.record_id] = keys
         return any(self._is_outside(plans[config_id], ids) for config_id, ids in created.items()) or any(
             self._is_child_outside(model, name, plans[config_id], keys)
             for (model, name, config_id), keys in families.items()

@@ -433,6 +433,16 @@ class TestRelational(MappingCase):
         answer = self.handle(config, "POST", items)
         self.assertEqual((answer.status, answer.body["meta"]["created"]), (201, 2))
 
+    def test_children_without_identifier_in_a_filter_domain(self):
+        """They are told apart by nothing: none is looked for."""
+        self.person.filter_domain = "[('type', '=', 'other')]"
+        self.person.line_ids.is_record_identifier = False
+        for _time in range(2):
+            company, _data = self.post(self.company, {"code": "T-1", "name": "A", "people": [self.person_data("P-1")]})
+        self.assertEqual(company.child_ids.mapped("ref"), ["P-1", "P-1"])
+        with self.refused("/people/0"):
+            self.post(self.company, {"code": "T-1", "people": ["P-1"]})
+
     def test_archived_children(self):
         """They are found by their identifier where Active is mapped."""
         child = self.mapping("res.partner.category", ("name", "name"), ("color", "color"), ("active", "active"))
