@@ -8,6 +8,8 @@ from odoo.exceptions import RedirectWarning, UserError
 
 #: how Odoo's business code refuses something; the message is meant for people
 REFUSALS = (UserError, RedirectWarning)
+#: how its code fails on values that it is not made for, such as no password where one is hashed
+MISFITS = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 
 
 class BadPayload(UserError):

@@ -116,7 +116,7 @@ class BjApiLink(models.Model):
         rows = mapper._parse(mapper._plan(counterpart.id, "in"), batch, record._ids)
         if batch.errors:
             raise UserError("\n".join(fault["message"] for faults in batch.errors.by_item.values() for fault in faults))
-        mapper._store(rows)
+        mapper._save(rows)
 
     # ------------------------------------------------------------------
     # Pairs and states

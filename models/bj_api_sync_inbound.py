@@ -12,6 +12,7 @@ from odoo.fields import Domain
 from odoo.tools import SQL, Query, ormcache
 
 from ..exceptions import (
+    MISFITS,
     REFUSALS,
     BadPayload,
     PayloadTooLarge,
@@ -31,8 +32,6 @@ LIST_PARAMS = ("limit", "offset", "page", "cursor", "sort", "count", "updated_si
 WRITE_PARAMS = ("atomic",)
 #: field types that sort by something else than their column, or by nothing that a cursor can tell
 UNORDERED = ("many2one", "json", "properties", "properties_definition")
-#: how Odoo's own searches refuse values they are not made for
-UNSEARCHABLE = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 #: fields without a line that lists can be sorted by
 SORTABLE = ("id", "create_date", "write_date")
 TRACKING_DISABLED = {
@@ -230,7 +229,7 @@ class BjApiSyncInbound(models.AbstractModel):
         behind = self._get_behind(model, order, terms, window.cursor)
         try:
             query = self.env["bj.api.sync.query"]._search(plan, domain & behind, window.start, window.limit + 1, order)
-        except UNSEARCHABLE as exc:
+        except MISFITS as exc:
             if domain.is_true():
                 raise
             raise BadPayload(self.env._("The parameters cannot be searched for: %s", exc)) from exc
@@ -568,8 +567,7 @@ class BjApiSyncInbound(models.AbstractModel):
             records = self.env[plan.model].browse([row.record_id for row in matched])
             before.update(zip((row.item for row in matched), self._represent(plan, records), strict=True))
         with self.env["bj.api.link"]._receiving(plan, rows, [payloads[index] for index in items]):
-            mapper._store([row for row in rows if not row.kept])
-            self.env.flush_all()
+            mapper._save([row for row in rows if not row.kept])
         if plan.is_filtered and mapper._has_outside(rows):
             raise BadPayload(self.env._("The record would be outside of this endpoint's filter domain."))
         return rows

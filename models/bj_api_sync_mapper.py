@@ -1,3 +1,4 @@
+import logging
 from collections import defaultdict
 
 from odoo import models
@@ -6,9 +7,11 @@ from odoo.fields import Command, Domain
 from odoo.models import MAGIC_COLUMNS
 from odoo.tools import groupby, ormcache
 
-from ..exceptions import BadPayload
+from ..exceptions import MISFITS, BadPayload
 from ..tools import codec, redact
 from ..tools.plan import ABSENT, Links, Plan, PlanLine, Row, build_objects, list_objects
+
+_logger = logging.getLogger(__name__)
 
 
 class BjApiSyncMapper(models.AbstractModel):
@@ -451,6 +454,21 @@ class BjApiSyncMapper(models.AbstractModel):
     # ------------------------------------------------------------------
     # Rows -> records
     # ------------------------------------------------------------------
+
+    def _save(self, rows):
+        """Store rows, and have Odoo compute and check what follows from them.
+
+        :param rows: rows without faults
+        :type rows: list[Row]
+        :raises UserError: if Odoo refuses them
+        :raises BadPayload: if its code fails on one of their values
+        """
+        try:
+            self._store(rows)
+            self.env.flush_all()
+        except MISFITS as exc:
+            _logger.warning("Values that Odoo's code failed on", exc_info=True)
+            raise BadPayload(self.env._("Odoo failed on these values: %s", exc)) from exc
 
     def _store(self, rows, created=None):
         """Create and update the records of rows, those they link to first.

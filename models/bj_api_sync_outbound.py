@@ -11,7 +11,7 @@ from odoo import api, models
 from odoo.exceptions import UserError
 from odoo.fields import Domain
 
-from ..exceptions import REFUSALS
+from ..exceptions import MISFITS, REFUSALS
 from ..tools import codec, oauth
 from ..tools.result import Result
 from ..tools.transport import get_host
@@ -321,15 +321,7 @@ class BjApiSyncOutbound(models.AbstractModel):
                 try:
                     with self.env.cr.savepoint():
                         self._write_answer(record, lines, answer, index, len(records))
-                except (
-                    *REFUSALS,
-                    ArithmeticError,
-                    AttributeError,
-                    TypeError,
-                    ValueError,
-                    LookupError,
-                    DatabaseError,
-                ) as exc:
+                except (*REFUSALS, *MISFITS, DatabaseError) as exc:
                     problems.append(f"{record}: {exc}")
         return problems and self.env._("Sent. Not everything was read back: %(problems)s", problems="; ".join(problems))
 

@@ -523,3 +523,14 @@ class TestInbound(ApiHttpCase):
         log = self.env["bj.api.log"].search([("trace_id", "=", "masked")])
         self.assertIn('"kennwort": "***"', log.request_body)
         self.assertNotIn("Sup3rS3cret!x", log.request_body)
+
+    @mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_mapper")
+    def test_values_that_odoo_fails_on(self):
+        """No password cannot be hashed: Odoo's code raises a TypeError. That concerns one item, not the server."""
+        self.config("res.users", ("login", "login"), ("name", "name"), ("password", "password"), endpoint="users")
+        wrong = {"login": "none", "name": "None", "password": None}
+        body = self.assert_answer(self.call("POST", "/users", wrong), 400)
+        self.assertIn("Odoo failed on these values", body["message"])
+        body = self.assert_answer(self.call("POST", "/users", [wrong, {"login": "some", "name": "Some"}]), 207)
+        self.assertEqual([(error["index"], error["code"]) for error in body["errors"]], [(0, 400)])
+        self.assertEqual(self.env["res.users"].search([("login", "in", ["none", "some"])]).login, "some")
