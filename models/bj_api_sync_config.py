@@ -441,7 +441,10 @@ class BjApiSyncConfig(models.Model):
     def write(self, vals):
         # lines are written one by one: what they are together is checked when the last one is there
         records = self.with_context(bj_api_sync_lines_follow=True) if "line_ids" in vals else self
-        return super(BjApiSyncConfig, records).write(self._prepare_values(vals))
+        result = super(BjApiSyncConfig, records).write(self._prepare_values(vals))
+        if vals.get("active") or not vals.get("is_paused", True):
+            self.env["bj.api.delivery"]._wake_up()
+        return result
 
     def copy_data(self, default=None):
         default = dict(default or {})
@@ -536,7 +539,6 @@ class BjApiSyncConfig(models.Model):
     def action_resume(self):
         """Send again, at once."""
         self.write({"is_paused": False, "failing_since": False})
-        self.env["bj.api.delivery"]._wake_up()
 
     # ------------------------------------------------------------------
     # Business methods

@@ -202,6 +202,16 @@ class TestQueue(DeliveryCase):
         self.env.cr.flush()
         self.assertEqual(self.env["ir.cron.trigger"].search_count([("cron_id.code", "=", "model._cron_dispatch()")]), 1)
 
+    def test_wake_up_of_who_sends_again(self):
+        triggers = self.env["ir.cron.trigger"]
+        for stop, go in (("action_pause", "action_resume"), ("action_archive", "action_unarchive")):
+            getattr(self.config, stop)()
+            self.env.cr.flush()
+            self.env.cr.postcommit.data.clear()
+            triggers.search([]).unlink()
+            getattr(self.config, go)()
+            self.assertEqual(triggers.search([]).cron_id, self.env.ref("bj_api_sync.cron_dispatch"))
+
     def test_who_may(self):
         delivery = self.enqueue()
         user = new_test_user(self.env, "reader", "bj_api_sync.group_user")
