@@ -33,17 +33,19 @@ class BjApiSyncQuery(models.AbstractModel):
         :rtype: odoo.tools.Query
         :raises AccessError: if the user may not read the model
         """
+        query, model = self._get_query(plan, domain, active_test), self.env[plan.model]
+        # only now: a model that searches in its own way may search another one, and take records out afterwards
+        if order:
+            query.order = model._order_to_sql(order, query)
+        query.limit, query.offset = limit, offset
+        return query
+
+    def _get_query(self, plan, domain, active_test):
+        """Return the query of all records that :meth:`_search` is to find."""
         model = self.env[plan.model]
         conditions = self._get_conditions(plan.model, plan.filter_domain, active_test)
-        active_name = model._active_name
-        if conditions is None or any(leaf.field_expr == active_name for leaf in domain.iter_conditions()):
-            domain &= self._get_domain(plan.filter_domain)
-            query = model._search(domain, active_test=active_test)
-            # not before: a model that searches in its own way may search another one, and take records out afterwards
-            if order:
-                query.order = model._order_to_sql(order, query)
-            query.limit, query.offset = limit, offset
-            return query
+        if conditions is None or any(leaf.field_expr == model._active_name for leaf in domain.iter_conditions()):
+            return model._search(domain & self._get_domain(plan.filter_domain), active_test=active_test)
         domain = domain.optimize_full(model)
         if domain.is_false():
             model.browse().check_access("read")
@@ -51,9 +53,6 @@ class BjApiSyncQuery(models.AbstractModel):
         query = self._make_query(model, conditions)
         if not domain.is_true():
             query.add_where(domain._to_sql(model, model._table, query))
-        if order:
-            query.order = model._order_to_sql(order, query)
-        query.limit, query.offset = limit, offset
         return query
 
     def _search_values(self, plan, field_name, values, limit=None):
