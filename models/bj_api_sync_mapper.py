@@ -468,7 +468,8 @@ class BjApiSyncMapper(models.AbstractModel):
             self.env.flush_all()
         except MISFITS as exc:
             _logger.warning("Values that Odoo's code failed on", exc_info=True)
-            raise BadPayload(self.env._("Odoo failed on these values: %s", exc)) from exc
+            error = f"{type(exc).__name__}: {exc}".splitlines()[0]  # the others of a database's error are its query
+            raise BadPayload(self.env._("Odoo failed on these values: %s", error)) from exc
 
     def _store(self, rows, created=None):
         """Create and update the records of rows, those they link to first.

@@ -530,7 +530,7 @@ class TestInbound(ApiHttpCase):
         self.config("res.users", ("login", "login"), ("name", "name"), ("password", "password"), endpoint="users")
         wrong = {"login": "none", "name": "None", "password": None}
         body = self.assert_answer(self.call("POST", "/users", wrong), 400)
-        self.assertIn("Odoo failed on these values", body["message"])
+        self.assertIn("Odoo failed on these values: TypeError", body["message"])
         body = self.assert_answer(self.call("POST", "/users", [wrong, {"login": "some", "name": "Some"}]), 207)
         self.assertEqual([(error["index"], error["code"]) for error in body["errors"]], [(0, 400)])
         self.assertEqual(self.env["res.users"].search([("login", "in", ["none", "some"])]).login, "some")
