@@ -255,8 +255,8 @@ class BjApiSyncInbound(models.AbstractModel):
         for term in order.split(", "):
             name, _space, direction = term.partition(" ")
             field = model._fields[name]
-            if field.type in UNORDERED or not field.column_type:
-                return []
+            if field.type in UNORDERED or not field.column_type or not (field.store or field.related):
+                return []  # the model may order by it in its own way nevertheless
             sql = model._field_to_sql(model._table, name, query)
             if field.type == "boolean":
                 sql = SQL("COALESCE(%s, FALSE)", sql)

@@ -82,6 +82,15 @@ class TestPaging(ApiHttpCase):
         self.assert_answer(self.call("GET", "/people?sort=country&cursor="), 400)
         self.assertEqual(len(set(self.walk("sort=country"))), 10)
 
+    def test_sorted_by_the_model_in_its_own_way(self):
+        """Devices are sorted by a field that has no column: the current one first."""
+        identifiers = ("a" * 42, "b" * 42)
+        self.env["res.device.log"].create([{"session_identifier": identifier} for identifier in identifiers])
+        lines = [("session_identifier", "code"), ("is_current", "current")]
+        self.config("res.device.log", *lines, endpoint="devices", limit=1)
+        self.assert_answer(self.call("GET", "/devices?sort=current&cursor="), 400)
+        self.assertLessEqual(set(identifiers), set(self.walk("sort=current", endpoint="devices")))
+
     def test_numbers(self):
         for number in ("1" + "0" * 5000, "9" * 22, "9223372036854775808", "-1", "1.5", "٣", "x", ""):
             for name in ("limit", "offset", "page"):
