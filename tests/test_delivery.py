@@ -194,6 +194,12 @@ class TestQueue(DeliveryCase):
         self.dispatch()
         self.assertEqual(self.partners.mapped("barcode"), ["101", "102", "103", "104", "105"])
 
+    def test_answer_whose_charset_is_none(self):
+        self.receiver.on("/partners", body={"id": 7}, headers={"Content-Type": "application/json; charset=undefined"})
+        delivery = self.enqueue()
+        self.dispatch()
+        self.assertEqual((delivery.state, self.logs().status), ("sent", "success"))
+
     def test_wake_up(self):
         trigger = self.env["ir.cron.trigger"].search([("cron_id", "=", self.env.ref("bj_api_sync.cron_dispatch").id)])
         trigger.unlink()

@@ -524,6 +524,15 @@ class TestInbound(ApiHttpCase):
         self.assertIn('"kennwort": "***"', log.request_body)
         self.assertNotIn("Sup3rS3cret!x", log.request_body)
 
+    def test_charset_that_is_none(self):
+        """A body that cannot be read as it is declared keeps nothing out of the logs."""
+        self.config("res.country", ("code", "code"), ("name", "name"), endpoint="lands")
+        headers = {"Content-Type": "application/json; charset=undefined", "X-Request-ID": "charset"}
+        response = self.call("POST", "/lands", {"code": "X"}, headers=headers, token="guessed")
+        self.assert_answer(response, 401)
+        log = self.env["bj.api.log"].search([("trace_id", "=", "charset")])
+        self.assertEqual((log.response_code, log.request_body), (401, '{"code": "X"}'))
+
     @mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_mapper")
     def test_values_that_odoo_fails_on(self):
         """No password cannot be hashed: Odoo's code raises a TypeError. That concerns one item, not the server."""

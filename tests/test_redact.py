@@ -1,6 +1,7 @@
 import base64
 import json
 import time
+from encodings import aliases
 
 from odoo.tests import BaseCase
 
@@ -106,6 +107,16 @@ class TestRedact(BaseCase):
         self.assertEqual(redact.body("a\0b"), "ab")
         for nothing in (None, b"", ""):
             self.assertEqual(redact.body(nothing), "")
+
+    def test_charsets(self):
+        """Whatever is declared as charset, by mistake or to keep something out of the logs."""
+        names = {*aliases.aliases.values(), "undefined", "idna", "punycode", "nope", "utf-99", "é"}
+        for name in names:
+            with self.subTest(charset=name):
+                content_type = f"application/json; charset={name}"
+                self.assertIsInstance(redact.decode(bytes(range(256)), content_type), str)
+                self.assertNotIn("hidden", redact.body(b'{"token": "hidden"}', content_type))
+        self.assertEqual(redact.body(b'{"a": 1}', "application/json; charset=undefined"), '{"a": 1}')
 
     def test_headers(self):
         headers = {

@@ -59,7 +59,10 @@ _URL_KEY = re.compile(rb"([?&;](?:key|sig|signature)=)[^&#\s]+", re.I)
 _ESCAPED_LETTER = re.compile(rb"\\u00([46][1-9a-f]|[57][0-9a]|5f|2d)|%([46][1-9a-f]|[57][0-9a]|5f|2d)", re.I)
 _TEXT_TYPE = re.compile(r"^(?:text|multipart)/|json|xml|urlencoded|javascript|yaml|graphql|csv", re.I)
 _BINARY_TYPE = re.compile(r"^(?:image|audio|video|font)/(?!svg)|octet-stream|pdf|zip|officedocument", re.I)
-_CHARSET = re.compile(r"""charset=["']?([\w.:-]+)""", re.I)
+#: charsets of texts; Python decodes by others too, some of which are no charset, or slow
+_CHARSET = re.compile(
+    r"""charset=["']?((?:utf|us-ascii|ascii|iso|latin|windows|cp|koi8|mac|gb|big5|shift|euc)[\w.:-]*)""", re.I
+)
 
 
 class Literals(tuple):
@@ -162,18 +165,28 @@ def body(data, content_type="", secrets=(), limit=LIMIT):
     return kept.replace("\0", "") + "\n" + note
 
 
+def decode(content, content_type):
+    """Read a text by the charset that its content type declares, as far as that goes; else as UTF-8.
+
+    :param bytes content: the text
+    :param str content_type: of RFC 9110 section 8.3
+    :rtype: str
+    """
+    charset = _CHARSET.search(content_type)
+    try:
+        return content.decode(charset[1] if charset else "utf-8", "replace")
+    except (LookupError, ValueError):
+        return content.decode("utf-8", "replace")
+
+
 def _decode(window, content_type):
     """Return the beginning of a body as UTF-8, None if it is not text."""
     if _BINARY_TYPE.search(content_type) or (b"\0" in window and "utf-16" not in content_type.lower()):
         return None
-    charset = _CHARSET.search(content_type)
-    declared = bool(charset) or bool(_TEXT_TYPE.search(content_type))
-    try:
-        decoder = codecs.getincrementaldecoder(charset[1] if charset else "utf-8")
-    except LookupError:
-        decoder = codecs.getincrementaldecoder("utf-8")
+    if _CHARSET.search(content_type) or _TEXT_TYPE.search(content_type):
+        return decode(window, content_type).encode(errors="replace")
     try:  # a character that the window's end cuts in two is no error
-        return decoder("replace" if declared else "strict").decode(window).encode(errors="replace")
+        return codecs.getincrementaldecoder("utf-8")().decode(window).encode()
     except UnicodeDecodeError:
         return None
 

@@ -26,7 +26,7 @@ from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLErr
 from urllib3.exceptions import TimeoutError as WireTimeout
 from urllib3.util.connection import create_connection
 
-from .redact import MASK
+from . import redact
 
 MAX_REDIRECTS = 5
 #: what is kept of an answer, in bytes
@@ -73,7 +73,7 @@ class Call:
     @property
     def shown_headers(self):
         """All headers, without the values that no log shows."""
-        return {**self.headers, **self.private_headers, **dict.fromkeys(self.masked, MASK)}
+        return {**self.headers, **self.private_headers, **dict.fromkeys(self.masked, redact.MASK)}
 
 
 @dataclass
@@ -109,11 +109,7 @@ class Exchange:
     @property
     def text(self):
         """The body as text, by the charset of its content type, else UTF-8."""
-        charset = re.search(r"charset=\"?([\w.-]+)", self.headers.get("Content-Type", ""))
-        try:
-            return self.content.decode(charset[1] if charset else "utf-8", "replace")
-        except LookupError:
-            return self.content.decode("utf-8", "replace")
+        return redact.decode(self.content, self.headers.get("Content-Type", ""))
 
     def json(self):
         """Parse the body.
