@@ -99,6 +99,27 @@ class TestSecurityConfig(ApiCase):
         self.config_in.company_id = False
         self.assertTrue(self.as_user(self.user).read(["name"]))
 
+    def test_company_of_all_that_belongs_to_a_configuration(self):
+        """Who may read a model at all reads nothing of another company's configurations."""
+        company = self.env["res.company"].create({"name": "Elsewhere"})
+        self.env.ref("base.user_admin").company_ids += company
+        self.config_in.company_id = company
+        stored = {"status": 200, "headers": "{}", "body": "hidden", "fingerprint": "x"}
+        values = {"config_id": self.config_in.id, "key": "k", "user_id": self.manager.id}
+        key = self.env["bj.api.idempotency.key"].create(values | stored)
+        with self.assertRaises(AccessError):
+            key.with_user(self.manager).read(["body"])
+        for name, model in self.registry.items():
+            own = (
+                name.startswith("bj.api") and not (model._abstract or model._transient) and "config_id" in model._fields
+            )
+            if own and self.env[name].with_user(self.manager).has_access("read"):
+                with self.subTest(model=name):
+                    self.assertTrue(self.env["ir.rule"].search_count([("model_id.model", "=", name)]))
+        wizard = self.env["bj.api.sync.redrive"].with_user(self.manager).create({"config_id": self.config_in.id})
+        with self.assertRaises(AccessError):
+            wizard.read(["count"])
+
     def test_scripts(self):
         """Who writes scripts writes server code: a manager alone may not."""
         values = {

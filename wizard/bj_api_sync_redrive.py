@@ -40,6 +40,7 @@ class BjApiSyncRedrive(models.TransientModel):
             if not wizard.config_id or not wizard.date_from:
                 wizard.count = 0
                 continue
+            wizard.config_id.check_access("read")
             query = self.env["bj.api.delivery"]._get_redrive_query(*wizard._get_choice())
             [[wizard.count]] = self.env.execute_query(SQL("SELECT count(*) FROM bj_api_delivery AS d WHERE %s", query))
 
