@@ -1,3 +1,4 @@
+import logging
 import re
 from contextlib import suppress
 from functools import partial
@@ -23,6 +24,8 @@ from ..exceptions import (
 from ..tools import codec, paging
 from ..tools.plan import Answer, Batch, Endpoint, Param, flatten
 from ..tools.secret import digest
+
+_logger = logging.getLogger(__name__)
 
 #: what the database refuses because of other records
 CONFLICTS = (UniqueViolation, ForeignKeyViolation, RestrictViolation)
@@ -647,6 +650,8 @@ class BjApiSyncInbound(models.AbstractModel):
             return {}
         if isinstance(exc, (IntegrityError, DataError)):
             exc = self._database_error(plan, exc)
+        elif isinstance(exc.__cause__, MISFITS):
+            _logger.warning("Item %s of a request: %s", items[0], exc, exc_info=exc)
         errors = list(getattr(exc, "errors", ())) or [{"pointer": ""}]
         status = self._get_status(exc)
         return {items[0]: [{"message": str(exc.args[0]), "status": status, **error} for error in errors]}

@@ -1,4 +1,3 @@
-import logging
 from collections import defaultdict
 
 from odoo import models
@@ -10,8 +9,6 @@ from odoo.tools import groupby, ormcache
 from ..exceptions import MISFITS, BadPayload
 from ..tools import codec, redact
 from ..tools.plan import ABSENT, Links, Plan, PlanLine, Row, build_objects, list_objects
-
-_logger = logging.getLogger(__name__)
 
 
 class BjApiSyncMapper(models.AbstractModel):
@@ -467,7 +464,6 @@ class BjApiSyncMapper(models.AbstractModel):
             self._store(rows)
             self.env.flush_all()
         except MISFITS as exc:
-            _logger.warning("Values that Odoo's code failed on", exc_info=True)
             error = f"{type(exc).__name__}: {exc}".splitlines()[0]  # the others of a database's error are its query
             raise BadPayload(self.env._("Odoo failed on these values: %s", error)) from exc
 

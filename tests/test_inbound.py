@@ -533,7 +533,7 @@ class TestInbound(ApiHttpCase):
         log = self.env["bj.api.log"].search([("trace_id", "=", "charset")])
         self.assertEqual((log.response_code, log.request_body), (401, '{"code": "X"}'))
 
-    @mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_mapper")
+    @mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_inbound")
     def test_values_that_odoo_fails_on(self):
         """No password cannot be hashed: Odoo's code raises a TypeError. That concerns one item, not the server."""
         self.config("res.users", ("login", "login"), ("name", "name"), ("password", "password"), endpoint="users")
