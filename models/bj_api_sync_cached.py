@@ -16,7 +16,9 @@ class BjApiSyncCached(models.AbstractModel):
 
     @api.model_create_multi
     def create(self, vals_list):
-        if any(vals.get(self._script_field) for vals in vals_list):
+        name = self._script_field
+        defaults = self.default_get([name]) if name else {}  # the context has some, and users keep some of their own
+        if any((defaults | vals).get(name) for vals in vals_list):
             self._check_script_access()
         self.env.registry.clear_cache()
         return super().create(vals_list)

@@ -351,7 +351,7 @@ class BjApiSyncConfig(models.Model):
     def _check_filter_domain(self):
         for config in self:
             try:
-                config._get_domain().validate(self.env[config.model_name])
+                self.env["bj.api.sync.script"]._check_domain(config.filter_domain, self.env[config.model_name])
             except Exception as exc:  # whatever a typed domain may raise, the form must say it
                 raise ValidationError(
                     self.env._("The Filter Domain of %(config)s is not valid: %(error)s", config=config.name, error=exc)

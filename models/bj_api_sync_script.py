@@ -1,3 +1,4 @@
+import ast
 import base64
 import datetime as dt
 import hashlib
@@ -72,6 +73,16 @@ NAMES = {
     "UserError": UserError,
 }
 
+#: the names that a filter domain can use
+DOMAIN_NAMES = ("datetime", "timedelta", "relativedelta", "context_today", "uid")
+#: what a domain is made of: values, and calls that make dates
+DOMAIN_NODES = (
+    *(ast.Expression, ast.List, ast.Tuple, ast.Constant, ast.Name, ast.Load, ast.UnaryOp, ast.unaryop),
+    *(ast.BinOp, ast.Add, ast.Sub, ast.Call, ast.keyword, ast.Attribute),
+)
+#: methods of texts that read whatever attributes of an object a text names
+FORMATTERS = ("format", "format_map")
+
 
 class BjApiSyncScript(models.AbstractModel):
     """The only place that evaluates what administrators typed: scripts of lines and for headers, and filter domains.
@@ -100,6 +111,26 @@ class BjApiSyncScript(models.AbstractModel):
             "uid": self.env.uid,
         }
         return Domain(safe_eval(text, context))
+
+    def _check_domain(self, text, model, names=DOMAIN_NAMES):
+        """Check a domain before it is kept.
+
+        It is evaluated for others, and who may write it need not be one of those who may write code.
+
+        :param str text: a Python expression
+        :param model: an empty recordset of the model it is about
+        :param names: the names it may use
+        :type names: Collection[str]
+        :raises Exception: whatever a typed text may raise: ValueError if it is code, or no domain of the model
+        """
+        for node in ast.walk(ast.parse((text or "[]").strip(), mode="eval")):
+            if (
+                not isinstance(node, DOMAIN_NODES)
+                or (isinstance(node, ast.Name) and node.id not in names)
+                or (isinstance(node, ast.Attribute) and node.attr in FORMATTERS)
+            ):
+                raise ValueError(self.env._("“%s” cannot be used here.", ast.unparse(node)))
+        self._eval_domain(text).validate(model)
 
     def _check_syntax(self, script, mode):
         """Return what is wrong with a script, in one message, or False.

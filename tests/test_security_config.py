@@ -1,4 +1,4 @@
-from odoo.exceptions import AccessError
+from odoo.exceptions import AccessError, ValidationError
 from odoo.fields import Command
 from odoo.tests import Form, new_test_user, tagged
 
@@ -138,6 +138,39 @@ class TestSecurityConfig(ApiCase):
         with self.assertRaisesRegex(AccessError, "server actions"):
             self.as_user(self.manager).write({"line_ids": [Command.update(line.id, {"script": "env.cr"})]})
         line.with_user(self.manager).external_key = "tax_id"
+
+    def test_scripts_by_default(self):
+        """Nor by what a new record begins with: of the context, or kept by the user."""
+        values = {
+            "config_id": self.config_in.id,
+            "field_id": self.field("res.partner", "vat"),
+            "external_key": "vat",
+            "value_type": "script",
+        }
+        lines = self.env["bj.api.sync.config.line"].with_user(self.manager)
+        with self.assertRaisesRegex(AccessError, "server actions"):
+            lines.with_context(default_script="env.cr").create(values)
+        with self.assertRaisesRegex(AccessError, "server actions"):
+            self.as_user(self.manager).with_context(default_script="env.cr").line_ids = [Command.create(values)]
+        self.env["ir.default"].with_user(self.manager).set(lines._name, "script", "env.cr", user_id=True)
+        with self.assertRaisesRegex(AccessError, "server actions"):
+            lines.create(values)
+        configs = self.env["bj.api.sync.config"].with_user(self.manager).with_context(default_header_script="1")
+        with self.assertRaisesRegex(AccessError, "server actions"):
+            configs.create({"name": "Out", "model_id": self.config_in.model_id.id})
+
+    def test_filter_domain_is_no_code(self):
+        """Requests evaluate it, and what it says it is wrong with tells more than a manager may know."""
+        config = self.as_user(self.manager)
+        for domain in (
+            "[('name', '=', '{0.__globals__}'.format(context_today))]",
+            "[('name', '=', '{0.real}'.format_map({}))]",
+            "[('id', 'in', [x for x in (1, 2)])]",
+            "(lambda: [])()",
+            "[('name', '=', f'{uid}')]",
+        ):
+            with self.subTest(domain=domain), self.assertRaisesRegex(ValidationError, "cannot be used here"):
+                config.filter_domain = domain
 
     def test_menus(self):
         for user, found in ((self.user, True), (self.manager, True), (self.stranger, False)):

@@ -1,7 +1,7 @@
 from datetime import datetime, timedelta
 from unittest.mock import patch
 
-from odoo.exceptions import AccessError, ValidationError
+from odoo.exceptions import AccessError, UserError, ValidationError
 from odoo.tests import Form, new_test_user, tagged
 
 from ..models import bj_api_sync_push
@@ -42,6 +42,25 @@ class TestTriggers(DeliveryCase):
         self.assertFalse(self.found())
         self.partners[1].city = "Linz"
         self.assertEqual(self.found().mapped("record_id"), self.partners[1].ids)
+
+    def test_domains_are_no_code(self):
+        """The rule evaluates them as superuser, and managers need not be those who may write code."""
+        manager = new_test_user(self.env, "manager", "bj_api_sync.group_manager")
+        wizards = self.env["bj.api.sync.trigger"].with_user(manager)
+        code = "[('id', '!=', user.env['ir.config_parameter'].sudo().set_param('owned', user.login) and 0)]"
+        for domain in (code, "[('id', '=', uid)]", "['{0.real}'.format(1)]", "x(", "[('nothing', '=', 1)]", "1 + 1"):
+            for trigger, fname in (
+                ("on_create_or_write", "before_domain"),
+                ("on_create_or_write", "after_domain"),
+                ("on_unlink", "after_domain"),
+            ):
+                wizard = wizards.create({"config_id": self.config.id, "trigger": trigger, fname: domain})
+                with (
+                    self.subTest(domain=domain, trigger=trigger, fname=fname),
+                    self.assertRaisesRegex(UserError, "(Before|After) the Change” is not valid"),
+                ):
+                    wizard.action_create()
+        self.assertFalse(self.env["base.automation"].search([("model_id", "=", self.config.model_id.id)]))
 
     def test_archive(self):
         self.create_trigger(kind="base.automation", trigger="on_archive")

@@ -98,13 +98,27 @@ class BjApiSyncTrigger(models.TransientModel):
         if self.trigger == "on_create_or_write":
             values |= {
                 "trigger_field_ids": [Command.set(self.field_ids.ids)],
-                "filter_pre_domain": self.before_domain,
-                "filter_domain": self.after_domain,
+                "filter_pre_domain": self._get_domain("before_domain"),
+                "filter_domain": self._get_domain("after_domain"),
             }
         elif self.trigger == "on_unlink":
-            values["filter_domain"] = self.after_domain
+            values["filter_domain"] = self._get_domain("after_domain")
         rule = self.env["base.automation"].create(values)
         self.env["ir.actions.server"].create(
             self._prepare_action() | {"base_automation_id": rule.id, "usage": "base_automation"}
         )
         return rule
+
+    def _get_domain(self, fname):
+        """Return a domain for the rule, which evaluates it as superuser, with all that code can reach.
+
+        :raises UserError: if it is more than values, or no domain of the model
+        """
+        try:
+            self.env["bj.api.sync.script"]._check_domain(self[fname], self.env[self.model_name], names=())
+        except Exception as exc:  # whatever a typed domain may raise, the form must say it
+            label = self._fields[fname]._description_string(self.env)
+            raise UserError(
+                self.env._("The domain “%(field)s” is not valid: %(error)s", field=label, error=exc)
+            ) from exc
+        return self[fname]
