@@ -10,7 +10,8 @@ class IrActionsServer(models.Model):
     _inherit = "ir.actions.server"
 
     state = fields.Selection(
-        selection_add=[("bj_api_sync", "Push to API"), ("multi",)], ondelete={"bj_api_sync": "cascade"}
+        selection_add=[("bj_api_sync", "Push to API"), ("multi",)],
+        ondelete={"bj_api_sync": lambda actions: actions._unlink_with_triggers()},
     )
     bj_api_sync_config_id = fields.Many2one(
         "bj.api.sync.config",
@@ -59,6 +60,16 @@ class IrActionsServer(models.Model):
                 self.env._("%(config)s is a configuration of another model: choose another one.", config=config.name)
             )
         return messages
+
+    def _unlink_with_triggers(self):
+        """Delete actions, and what starts them: the addon goes, and with it what they do.
+
+        A scheduled action holds on to its server action; an automation rule may have others.
+        """
+        self.env["ir.cron"].with_context(active_test=False).search([("ir_actions_server_id", "in", self.ids)]).unlink()
+        rules = self.base_automation_id
+        self.unlink()
+        rules.filtered(lambda rule: not rule.action_server_ids).unlink()
 
     def _run_action_bj_api_sync_multi(self, eval_context):
         """Queue the records of the action; a scheduled action queues all in the filter domain. Or pull."""

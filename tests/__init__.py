@@ -33,4 +33,5 @@ from . import test_xml
 from . import test_query
 from . import test_concurrency
 from . import test_two_way
+from . import test_uninstall
 from . import test_crash
