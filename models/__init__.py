@@ -30,6 +30,7 @@ from . import bj_api_sync_pull
 from . import bj_api_sync_pushed
 from . import base_automation
 from . import ir_actions_server
+from . import ir_model_fields
 from . import bj_api_idempotency_key
 from . import ir_http
 from . import ir_mail_server

@@ -372,8 +372,10 @@ class BjApiSyncConfig(models.Model):
 
     @api.constrains("line_ids", "endpoint", "request_type")
     def _check_record_identifier(self):
+        self.line_ids._check_external_key()
         for config in self:
-            if not config.line_ids or (config.request_type == "in" and not config.endpoint):
+            is_mapping = config.request_type == "in" and not config.endpoint
+            if is_mapping or not (config.line_ids or config.is_pull):
                 continue
             if len(config.line_ids.filtered("is_record_identifier")) != 1:
                 raise config._refusal(

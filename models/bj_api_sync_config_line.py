@@ -113,12 +113,17 @@ class BjApiSyncConfigLine(models.Model):
     # Constraints
     # ------------------------------------------------------------------
 
-    @api.constrains("external_key", "value_type", "script_mode", "response_key")
+    @api.constrains("external_key", "value_type", "script_mode", "response_key", "is_record_identifier")
     def _check_external_key(self):
         for line in self:
             key = line.external_key
             if not key and not line._is_exec() and not line.response_key:
                 raise line._refusal(self.env._("fill in the External API Key."))
+            is_received = line.config_request_type == "in" or line.config_id.counterpart_id
+            if not key and line.is_record_identifier and is_received:
+                raise line._refusal(
+                    self.env._("it is the record identifier: fill in the External API Key that it is received by.")
+                )
             if key and not all(part and part.strip() == part for part in key.split(".")):
                 raise line._refusal(self.env._("the External API Key has an empty part or spaces around a part."))
 
@@ -171,7 +176,7 @@ class BjApiSyncConfigLine(models.Model):
             if field is not None and not field._description_searchable:
                 raise line._refusal(self.env._("it cannot be the record identifier: Odoo cannot search by its field."))
 
-    @api.constrains("mapping_config_id", "value_type", "field_id", "config_id")
+    @api.constrains("mapping_config_id", "value_type", "field_id", "config_id", "relation_output")
     def _check_mapping_config(self):
         for line in self.filtered(lambda line: line.value_type == "relational"):
             if not line.mapping_config_id:
@@ -181,6 +186,15 @@ class BjApiSyncConfigLine(models.Model):
                     self.env._(
                         "the Mapping Model must be a configuration on the model %(model)s.",
                         model=line.field_id.relation,
+                    )
+                )
+            if line.relation_output == "identifier" and not line.mapping_config_id.sudo().line_ids.filtered(
+                "is_record_identifier"
+            ):
+                raise line._refusal(
+                    self.env._(
+                        "the Mapping Model %(config)s has no record identifier: choose “Object”, or give it one.",
+                        config=line.mapping_config_id.sudo().name,
                     )
                 )
         self._check_mapping_cycle()

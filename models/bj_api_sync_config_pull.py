@@ -111,15 +111,12 @@ class BjApiSyncConfig(models.Model):
     @api.constrains("is_pull", "request_type", "http_method_ids", "request_url", "line_ids")
     def _check_pull(self):
         self._check_user()
+        self._check_record_identifier()
         for config in self.filtered("is_pull"):
             if config.request_type != "out" or config.http_method_ids.name != "GET":
                 raise config._refusal(self.env._("records are pulled by an outbound configuration with GET."))
             if PLACEHOLDER.search(config.request_url or ""):
                 raise config._refusal(self.env._("there is no record yet to fill the Request URL from."))
-            if not any(config.line_ids.filtered("is_record_identifier").mapped("external_key")):
-                raise config._refusal(
-                    self.env._("what is pulled needs a record identifier, a line with an External API Key.")
-                )
             config.line_ids._check_field()
 
     @api.constrains("is_pull", "pull_paging", "pull_param", "pull_size_param", "pull_next_key", "pull_since_param")

@@ -134,6 +134,8 @@ class BjApiSyncInbound(models.AbstractModel):
         plan = room.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
         if operation.matches and not operation.record_ref:
             raise BadPayload(self.env._("If-Match needs the record in the path."))
+        if operation.method != "GET" or (operation.record_ref and endpoint.record_id_type == "identifier"):
+            room.env["bj.api.sync.mapper"]._check_identifier(plan)
         try:
             return getattr(room, f"_do_{operation.method.lower()}")(endpoint, plan, operation)
         except BadPayload as exc:
@@ -580,7 +582,7 @@ class BjApiSyncInbound(models.AbstractModel):
             if row.record_id and endpoint.existing_policy == "error":
                 message = self.env._("A record with the identifier %s exists already.", row.key)
                 batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
-            elif not row.record_id and plan.identifier and plan.identifier.field_name == "id" and row.key is not None:
+            elif not row.record_id and plan.identifier.field_name == "id" and row.key is not None:
                 message = self.env._("No record has the identifier %s.", row.key)
                 batch.fault(index, plan.identifier.path, message, plan.identifier.id, 404)
 
@@ -588,7 +590,7 @@ class BjApiSyncInbound(models.AbstractModel):
         for index, row in enumerate(rows):
             if row.record_id:
                 continue
-            path, line_id = (plan.identifier.path, plan.identifier.id) if plan.identifier else ((), None)
+            path, line_id = plan.identifier.path, plan.identifier.id
             if row.key is None:
                 message = self.env._("The record identifier is missing.")
                 batch.fault(index, path, message, line_id)
@@ -697,7 +699,7 @@ class BjApiSyncInbound(models.AbstractModel):
         return 404 if isinstance(exc, MissingError) else 400
 
     def _get_ref(self, endpoint, plan, record):
-        if endpoint.record_id_type == "database" or not plan.identifier:
+        if endpoint.record_id_type == "database":
             return str(record.id)
         return quote(str(self.env["bj.api.sync.mapper"]._key(plan, record)), safe="")
 

@@ -44,7 +44,8 @@ class BjApiSyncMapper(models.AbstractModel):
             filter_domain=config.filter_domain or "[]",
             lines=tuple(line for line in lines if line.key and not line.is_exec),
             exec_lines=tuple(line for line in lines if line.is_exec),
-            identifier=next((line for line in lines if line.is_identifier), None),
+            # one that is only read from answers is in no payload
+            identifier=next((line for line in lines if line.is_identifier and (line.key or direction == "out")), None),
             direction=direction,
             strict=config.strict_keys,
             objects=list_objects(line.path for line in lines if not line.is_exec),
@@ -90,6 +91,20 @@ class BjApiSyncMapper(models.AbstractModel):
             script_on_read=bool(script) and (direction == "out" or "request_data" not in script),
             response_key=line.response_key or "",
         )
+
+    def _check_identifier(self, plan):
+        """Refuse to go on without record identifier: whatever comes in would become another new record.
+
+        :param Plan plan: the configuration
+        :raises BadPayload: if it has none, such as when an uninstalled addon took its field along
+        """
+        if not plan.identifier:
+            raise BadPayload(
+                self.env._(
+                    "%(config)s has no record identifier: an administrator must choose one.",
+                    config=self.env["bj.api.sync.config"].sudo().browse(plan.config_id).name,
+                )
+            )
 
     def _get_domain(self, plan):
         """Evaluate a plan's filter domain for the current user.

@@ -149,6 +149,7 @@ class BjApiSyncPull(models.AbstractModel):
         request, exchange = PreparedRequest("GET", config.model_name, (), uuid4().hex, config.request_url), None
         try:
             env = self._get_env(config)
+            env["bj.api.sync.mapper"]._check_identifier(env["bj.api.sync.mapper"]._plan(config.id, "in"))
             request = replace(request, url=self._build_url(config, state))
             exchange = self.env["bj.api.sync.client"]._send(config, request)
             answer = self._parse(exchange)

@@ -248,8 +248,9 @@ class BjApiSyncValueRelational(models.AbstractModel):
 
     def _read_related(self, line, query):
         mapper, mapping = self.env["bj.api.sync.mapper"], line.mapping
-        if line.relation_output == "object" or not mapping.identifier:
+        if line.relation_output == "object":
             return mapper._read(mapping, query)
+        mapper._check_identifier(mapping)
         ids, columns = mapper._read_columns(mapping, [mapping.identifier], query)
         return ids, columns[0]
 

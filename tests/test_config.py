@@ -2,7 +2,7 @@ from contextlib import contextmanager
 
 from psycopg2.errors import UniqueViolation
 
-from odoo.exceptions import ValidationError
+from odoo.exceptions import UserError, ValidationError
 from odoo.fields import Command
 from odoo.tests import new_test_user, tagged
 from odoo.tools import mute_logger
@@ -230,6 +230,26 @@ class TestConfig(ApiCase):
             with self.subTest(name=name), self.refused("cannot be the record identifier"):
                 self.line(config, name, name, is_record_identifier=True)
 
+    def test_record_identifier_is_received(self):
+        """Read from the answer alone it is in no payload, whatever comes in."""
+        line = {"field_id": self.field("res.partner", "ref"), "is_record_identifier": True, "response_key": "id"}
+        lines = [Command.create(line)]
+        config, inbound = self.out(), self.partner_config()
+        config.line_ids = [Command.clear(), *lines]
+        message = "it is the record identifier"
+        with self.refused(message):
+            config.write({"request_type": "in", "endpoint": "answers"})
+        with self.refused(message):
+            config.write({"is_pull": True, "http_method_ids": self.methods("GET")})
+        with self.refused(message):
+            config.counterpart_id = inbound
+        with self.refused(message):
+            self.partner_config(line_ids=lines, endpoint="answers")
+        config.line_ids.external_key = "code"
+        config.counterpart_id = inbound
+        with self.refused(message):
+            config.line_ids.external_key = False
+
     # Lines
 
     def test_line_field(self):
@@ -278,6 +298,16 @@ class TestConfig(ApiCase):
         with self.refused("must be a configuration on the model res.country"):
             country.write({"line_ids": [Command.clear()], "model_id": self.env["ir.model"]._get_id("res.currency")})
         self.assertEqual(line.field_relation, "res.country")
+
+    def test_identifier_only(self):
+        """Of a Mapping Model that has one."""
+        country = self.mapping("res.country", ("code", "code", {"is_record_identifier": False}))
+        relation = {"value_type": "relational", "mapping_config_id": country.id}
+        line = self.line(self.partner_config(), "country_id", "country", **relation)
+        with self.refused("Test res.country has no record identifier"):
+            line.relation_output = "identifier"
+        country.line_ids.is_record_identifier = True
+        line.relation_output = "identifier"
 
     def test_mapping_cycle(self):
         company, person = (
@@ -365,3 +395,32 @@ class TestConfig(ApiCase):
             copy.active = True
         copy.write({"bearer_token": "new", "active": True})
         self.assertTrue(copy.active)
+
+
+@tagged("-at_install", "post_install")
+class TestIdentifierField(ApiCase):
+    """A field that tells records apart is not removed, but for an addon that goes."""
+
+    def make(self, name):
+        return self.env["ir.model.fields"].create(
+            {
+                "model_id": self.env["ir.model"]._get_id("res.partner"),
+                "name": name,
+                "field_description": name,
+                "ttype": "char",
+            }
+        )
+
+    def test_removal(self):
+        field, other = self.make("x_shop_id"), self.make("x_shop_name")
+        config = self.config("res.partner", ("x_shop_id", "xid"), ("x_shop_name", "name"), name="Shop", active=False)
+        other.unlink()
+        self.assertEqual(config.line_ids.field_id, field)
+        with self.assertRaisesRegex(UserError, r"x_shop_id .*is the record identifier of Shop"):
+            field.unlink()
+
+    def test_uninstallation(self):
+        field = self.make("x_shop_id")
+        config = self.config("res.partner", ("x_shop_id", "xid"), ("name", "name"))
+        field.with_context(_force_unlink=True).unlink()
+        self.assertEqual(config.line_ids.mapped("external_key"), ["name"])

@@ -520,6 +520,9 @@ class TestRelational(MappingCase):
         _company, data = self.post(self.company, self.payload())
         self.assertEqual(sorted(data["people"]), ["P-1", "P-2", "P-3"])
         self.assertEqual(data["country"], {"iso": "BE", "name": "Belgium"})
+        self.person.line_ids.is_record_identifier = False
+        with self.assertRaisesRegex(BadPayload, "Person has no record identifier"):
+            self.post(self.company, {"code": "T-2", "name": "B", "people": [self.person_data("P-4")]})
 
     # many2one and many2many policies
 

@@ -452,6 +452,13 @@ class TestRuns(PullCase):
         self.assert_counts(self.run_pull(), updated=1, failed=1)
         self.assertEqual(self.partner.name, "New")
 
+    def test_without_record_identifier(self):
+        """An uninstalled addon may have taken it along: each pull would make new records."""
+        self.pull_config.line_ids.filtered("is_record_identifier").unlink()
+        self.serve(self.items(1))
+        self.assertIn("Items has no record identifier", self.run_pull().error)
+        self.assertFalse(self.receiver.requests)
+
     def test_filter_domain(self):
         self.pull_config.filter_domain = "[('ref', '!=', 'X2')]"
         self.serve(self.items(3))

@@ -148,3 +148,27 @@ class TestSafety(ApiHttpCase):
         self.assert_answer(self.dry("DELETE", f"/people/{self.ann.id}"), 200)
         self.assert_answer(self.dry("DELETE", "/people", ["S-1"]), 200)
         self.assertTrue(self.ann.exists())
+
+    # a record identifier that an uninstalled addon took along
+
+    def test_without_record_identifier(self):
+        """Nothing is written: each POST would make a new record, and a path would be taken for a database id."""
+        self.config_in.line_ids.filtered("is_record_identifier").unlink()
+        ref = f"/people/{self.ann.id}"
+        for record_id_type, reads in (("database", 200), ("identifier", 400)):
+            self.config_in.record_id_type = record_id_type
+            self.assert_answer(self.call("GET", "/people"), 200)
+            self.assert_answer(self.call("GET", ref), reads)
+            for method, path, payload in (
+                ("POST", "/people", {"name": "New", "code": "S-2"}),
+                ("POST", "/people", [{"name": "New", "code": "S-2"}]),
+                ("PUT", "/people", {"name": "New", "code": "S-1"}),
+                ("PATCH", ref, {"name": "New"}),
+                ("DELETE", "/people", "S-1"),
+                ("DELETE", ref, None),
+            ):
+                with self.subTest(method=method, path=path, record_id_type=record_id_type):
+                    body = self.assert_answer(self.call(method, path, payload), 400)
+                    self.assertIn("Partners has no record identifier", body["message"])
+        self.assertEqual(self.call("GET", "/openapi.json").status_code, 200)
+        self.assertEqual((self.count(), self.ann.name), (1, "Ann"))
