@@ -493,14 +493,6 @@ def _dump(body):
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
-def _parse_json(data):
-    return json.loads(data, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name):
-    raise ValueError(f"{name} is no JSON number")
-
-
 class Format(NamedTuple):
     """How a media type is read and written."""
 
@@ -508,7 +500,7 @@ class Format(NamedTuple):
     dump: Callable
 
 
-_JSON, _XML = Format(_parse_json, _dump), Format(xml.parse, xml.dump)
+_JSON, _XML = Format(codec.parse_json, _dump), Format(xml.parse, xml.dump)
 FORMATS = {JSON: _JSON, PROBLEM: _JSON, XML: _XML, TEXT_XML: _XML}
 
 

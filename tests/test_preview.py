@@ -144,8 +144,10 @@ class TestPreviewIn(RehearsalMixin, ApiCase):
         self.assertIn("/color", self.try_out({"code": "X", "name": "Y", "color": "red"}))
         self.assertIn("would be refused", self.try_out({"code": "X"}))
         self.assertIn("must be an object", self.try_out("7"))
-        with self.assertRaisesRegex(UserError, "not valid JSON"):
-            self.try_out("{")
+        for text in ("{", "[" * 100000, '{"color": NaN}', r'{"\u0000": 1}', r'{"\ud800": 1}'):
+            with self.subTest(text=text[:20]), self.assertRaisesRegex(UserError, "not valid JSON"):
+                self.try_out(text)
+        self.assertIn("/code", self.try_out(r'{"code": "\ud800"}'))
         self.config_.http_method_ids = self.methods("GET")
         with self.assertRaisesRegex(UserError, "takes nothing"):
             self.try_out({})
@@ -226,8 +228,22 @@ class TestSample(ApiCase):
         self.assertEqual(lines, [("code", "ref", "plain"), ("title", "name", "plain"), ("city", "city", "plain")])
 
     def test_what_is_no_sample(self):
-        for sample, problem in (("{", "not valid JSON"), ("[]", "Expected an object"), ("[1]", "Expected an object")):
+        for sample, problem in (
+            ("{", "not valid JSON"),
+            ("[]", "Expected an object"),
+            ("[1]", "Expected an object"),
+            ("[" * 100000, "not valid JSON"),
+            ('{"a": ' * 100000, "not valid JSON"),
+            *(('{"a": ' * depth + "1" + "}" * depth, "not valid JSON") for depth in (995, 5000)),
+            ('{"a": NaN}', "NaN is no JSON number"),
+            (r'{"a\u0000": 1}', r"no key can be 'a\x00'"),
+            (r'{"a": {"\ud800": 1}}', r"no key can be '\ud800'"),
+        ):
             form = self.open_sample(sample)
             self.assertIn(problem, form.problem)
             with self.assertRaisesRegex(UserError, "Choose a field"):
                 form.save().action_add()
+
+    def test_text_that_is_half_a_character(self):
+        wizard = self.open_sample(r'{"name": "\ud800"}').save()
+        self.assertEqual(wizard.line_ids.value, r'"\ud800"')

@@ -9,6 +9,7 @@ Dates are those of RFC 3339, binary data is base64 (RFC 4648 section 4).
 import base64
 import binascii
 import datetime
+import json
 import math
 import re
 
@@ -27,6 +28,8 @@ NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 DATETIME = re.compile(r"\d{4}-?\d{2}-?\d{2}[T ]\d{2}.*")
 REFERENCE = re.compile(r"[a-z_][a-z0-9_.]*,[0-9]{1,10}")
+#: what no database can hold, and JSON can: NUL, and halves of surrogate pairs
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 TRUE, FALSE = ("true", "1"), ("false", "0")
 #: the field types that hold one or several records
 TO_MANY = ("one2many", "many2many")
@@ -101,6 +104,36 @@ def dump_json(value):
     if _is_limit_near():
         bytes(HEADROOM)
     return orjson.dumps(value)
+
+
+def parse_json(data, **options):
+    """Read JSON, without the numbers that only Python knows.
+
+    :param data: text or bytes
+    :param options: those of ``json.loads``
+    :raises ValueError: if it is none
+    :raises RecursionError: if it is too deep
+    """
+    return json.loads(data, parse_constant=_refuse_constant, **options)
+
+
+def parse_typed_json(text):
+    """Read JSON that somebody typed, and whose keys are shown and kept: as :func:`parse_json`.
+
+    :raises ValueError: also if a key cannot be kept
+    """
+    return parse_json(text, object_pairs_hook=_make_object)
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _make_object(pairs):
+    for key, _value in pairs:
+        if UNSTORABLE.search(key):
+            raise ValueError(f"no key can be {key!r}")
+    return dict(pairs)
 
 
 def _is_limit_near():

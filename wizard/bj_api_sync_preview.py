@@ -10,7 +10,7 @@ from odoo.exceptions import UserError
 
 from ..exceptions import REFUSALS
 from ..models.bj_api_log import prettify
-from ..tools import oauth, redact
+from ..tools import codec, oauth, redact
 from ..tools.plan import Operation
 from ..tools.transaction import rehearsal
 
@@ -104,8 +104,8 @@ class BjApiSyncPreview(models.TransientModel):
         self.ensure_one()
         self.config_id.check_access("write")
         try:
-            payload = json.loads(self.payload or "")
-        except ValueError as exc:
+            payload = codec.parse_typed_json(self.payload or "")
+        except (ValueError, RecursionError) as exc:
             raise UserError(self.env._("The payload is not valid JSON: %s", exc)) from exc
         endpoint = self.env["bj.api.sync.inbound"]._endpoint(self.config_id.endpoint)
         method = next((method for method in WRITING if endpoint and method in endpoint.methods), None)

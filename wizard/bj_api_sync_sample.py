@@ -5,6 +5,7 @@ from odoo import api, fields, models
 from odoo.exceptions import UserError
 from odoo.fields import Command
 
+from ..tools import codec
 from ..tools.plan import flatten
 
 #: the types of fields that a JSON value of a Python type can belong to
@@ -34,33 +35,32 @@ class BjApiSyncSample(models.TransientModel):
     @api.depends("sample")
     def _compute_line_ids(self):
         for wizard in self:
-            items, wizard.problem = wizard._read_sample()
-            values = {}
-            for item in items:
-                for key, value in flatten(item).items():
-                    values[key] = value if values.get(key) is None else values[key]
+            values, wizard.problem = wizard._read_sample()
             known = [f"{key}." for key in wizard.config_id.line_ids.mapped("external_key") if key]
             candidates = wizard._get_candidates()
             wizard.line_ids = [Command.clear()] + [
-                Command.create(
-                    {"key": key, "value": _show(value), "field_id": wizard._find_field(candidates, key, value)}
-                )
-                for key, value in values.items()
+                Command.create({"key": key, "value": shown, "field_id": wizard._find_field(candidates, key, value)})
+                for key, (value, shown) in values.items()
                 if not any(f"{key}.".startswith(other) or other.startswith(f"{key}.") for other in known)
             ]
 
     def _read_sample(self):
-        """Return the objects of the sample, and what is wrong with it."""
+        """Return the keys of the sample, each with a value and how it is shown, and what is wrong with the sample."""
+        values = {}
         if not (self.sample or "").strip():
-            return [], False
+            return values, False
         try:
-            sample = json.loads(self.sample)
-        except ValueError as exc:
-            return [], self.env._("This is not valid JSON: %s", exc)
-        items = sample if isinstance(sample, list) else [sample]
-        if not items or not all(isinstance(item, dict) for item in items):
-            return [], self.env._("Expected an object, or a list of objects.")
-        return items, False
+            sample = codec.parse_typed_json(self.sample)
+            items = sample if isinstance(sample, list) else [sample]
+            if not items or not all(isinstance(item, dict) for item in items):
+                return {}, self.env._("Expected an object, or a list of objects.")
+            for item in items:
+                for key, value in flatten(item).items():
+                    if values.get(key, (None, ""))[0] is None:
+                        values[key] = value, _show(value)
+        except (ValueError, RecursionError) as exc:
+            return {}, self.env._("This is not valid JSON: %s", exc)
+        return values, False
 
     def _get_candidates(self):
         """Return what fields are called, without case and punctuation: technical names first, then labels.
@@ -118,4 +118,4 @@ def _normalize(text):
 
 
 def _show(value):
-    return json.dumps(value, ensure_ascii=False)[:100]
+    return json.dumps(value, ensure_ascii=False)[:100].encode("utf-8", "backslashreplace").decode()
