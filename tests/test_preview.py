@@ -45,6 +45,11 @@ class TestPreviewOut(RehearsalMixin, OutboundCase):
         self.assertIn("outside the filter domain", form.request)
         self.assertFalse(form.command)
 
+    def test_record_of_another_model(self):
+        values = {"config_id": self.config.id, "record": f"res.country,{self.env.ref('base.be').id}"}
+        wizard = self.env["bj.api.sync.preview"].create(values)
+        self.assertEqual(wizard.request, "Choose a record of the model res.partner.")
+
     def test_script_leaves_nothing(self):
         """A script that writes is run, as it would be, and taken back."""
         script = "record.write({'comment': 'touched'})\nrequest_data['seen'] = True"
@@ -151,6 +156,17 @@ class TestPreviewIn(RehearsalMixin, ApiCase):
         self.config_.http_method_ids = self.methods("GET")
         with self.assertRaisesRegex(UserError, "takes nothing"):
             self.try_out({})
+
+    def test_what_receives_nothing(self):
+        for values in ({"endpoint": False}, {"endpoint": "people", "active": False}):
+            self.config_.write(values)
+            with self.subTest(**values), self.assertRaisesRegex(UserError, "Partners is archived or has no endpoint"):
+                self.try_out({"code": "ADA"})
+
+    def test_record_of_another_model(self):
+        values = {"config_id": self.config_.id, "record": f"res.country,{self.env.ref('base.be').id}"}
+        wizard = self.env["bj.api.sync.preview"].create(values)
+        self.assertEqual(wizard.payload, "Choose a record of the model res.partner.")
 
     def test_access(self):
         user = new_test_user(self.env, "api-reader", "bj_api_sync.group_user")

@@ -56,6 +56,8 @@ class BjApiSyncPreview(models.TransientModel):
         :rtype: tuple[str, str | bool]
         """
         config_id, model, record_id = self.config_id.id, self.record._name, self.record.id
+        if model != self.config_id.model_name:
+            return self.env._("Choose a record of the model %s.", self.config_id.model_name), False
         with rehearsal(self.env) as env:
             config = env["bj.api.sync.config"].sudo().browse(config_id)
             try:
@@ -102,13 +104,18 @@ class BjApiSyncPreview(models.TransientModel):
     def action_try(self):
         """Receive the payload as the endpoint would, tell what changes, and take it all back."""
         self.ensure_one()
-        self.config_id.check_access("write")
+        config = self.config_id
+        config.check_access("write")
         try:
             payload = codec.parse_typed_json(self.payload or "")
         except (ValueError, RecursionError) as exc:
             raise UserError(self.env._("The payload is not valid JSON: %s", exc)) from exc
-        endpoint = self.env["bj.api.sync.inbound"]._endpoint(self.config_id.endpoint)
-        method = next((method for method in WRITING if endpoint and method in endpoint.methods), None)
+        endpoint = config.endpoint_url and self.env["bj.api.sync.inbound"]._endpoint(config.endpoint)
+        if not endpoint:
+            raise UserError(
+                self.env._("%(config)s is archived or has no endpoint: it receives nothing.", config=config.name)
+            )
+        method = next((method for method in WRITING if method in endpoint.methods), None)
         if not method:
             raise UserError(self.env._("This endpoint takes nothing: it has none of the methods POST, PUT and PATCH."))
         user_id = endpoint.user_id or self.env.uid
