@@ -187,7 +187,7 @@ class BjApiSyncConfig(models.Model):
     log_count = fields.Integer(compute="_compute_log_count")
 
     _endpoint_uniq = models.UniqueIndex(
-        "(endpoint) WHERE endpoint IS NOT NULL",
+        "(endpoint) WHERE request_type = 'in'",
         "Another API configuration has this endpoint already: choose another one.",
     )
 

@@ -143,6 +143,16 @@ class TestConfig(ApiCase):
         with self.assertRaises(UniqueViolation):
             self.partner_config(endpoint="once")
 
+    def test_endpoint_of_what_went_out_since(self):
+        """It is free for others: nobody sees it any more."""
+        values = {"request_type": "out", "request_url": "https://example.com", "http_method_ids": self.methods("POST")}
+        config = self.partner_config(endpoint="once")
+        config.write(values)
+        config.flush_recordset()
+        self.partner_config(endpoint="once")
+        with mute_logger("odoo.sql_db"), self.assertRaises(UniqueViolation):
+            config.request_type = "in"
+
     def test_request_url(self):
         for url in (
             False,
