@@ -448,6 +448,11 @@ class BjApiSyncConfig(models.Model):
             self.env["bj.api.delivery"]._wake_up()
         return result
 
+    def unlink(self):
+        # first: lines hold on to their Mapping Models, which may go with them
+        self.line_ids.unlink()
+        return super().unlink()
+
     def copy_data(self, default=None):
         default = dict(default or {})
         # secrets are not copied: until somebody fills them in, a copy must not run
