@@ -33,7 +33,8 @@ class TestRedrive(DeliveryCase):
         self.assertTrue(message.startswith(f"{count} "), message)
         self.receiver.clear()
         self.dispatch()
-        return [request.json["code"] for request in self.receiver.requests]
+        bodies = [request.json for request in self.receiver.requests]
+        return [item["code"] for body in bodies for item in (body if isinstance(body, list) else [body])]
 
     def test_what_was_given_up(self):
         keys = self.deliveries.mapped("idempotency_key")
@@ -68,6 +69,35 @@ class TestRedrive(DeliveryCase):
         self.redrive(is_sent=True)
         names = [request.json["name"] for request in self.receiver.requests if request.json["code"] == "P1"]
         self.assertEqual(names, ["Partner 1", "Newer"], "in order")
+
+    def test_overtaken_in_lists(self):
+        """A list is left out as soon as one of its records was sent later: alone, in another list, or deleted."""
+        self.receiver.on("/partners", status=400)
+        single = self.enqueue(self.partners[1])
+        self.config.write({"is_paginated": True, "deletion_url": f"{self.receiver.url}/partners/{{code}}"})
+        both, apart = self.enqueue(self.partners[:2]), self.enqueue(self.partners[2:4])
+        self.dispatch()
+        dead = single | both | apart
+        self.receiver.clear()
+        with self.subTest("deleted"), self.env.cr.savepoint() as savepoint:
+            self.partner.unlink()
+            self.env["bj.api.sync.push"]._enqueue_gone(self.config)
+            self.dispatch()
+            with self.assertRaisesRegex(UserError, "Later deliveries"):
+                both.action_retry()
+            savepoint.rollback()
+        self.env.invalidate_all()
+        self.partners[1].name = "Newer"
+        self.enqueue(self.partners[1:2])
+        self.dispatch()
+        dead.action_retry()
+        self.assertEqual(dead.mapped("state"), ["dead", "dead", "pending"])
+        apart.action_cancel()
+        start = dead[0].create_date
+        self.assertEqual(sorted(self.redrive(date_from=start, is_cancelled=True)), ["P3", "P4"])
+        self.assertEqual(dead.mapped("state"), ["dead", "dead", "sent"])
+        self.redrive(date_from=start, only_newest=False)
+        self.assertEqual(dead.mapped("state"), ["sent"] * 3)
 
     def test_others_stay(self):
         other = self.make_config(path="/other", name="Other")
