@@ -209,9 +209,9 @@ def many(pair="d.target, d.config_id", record="1000000 + n", wait="1 s"):
     return f"""
         INSERT INTO bj_api_delivery (
             create_date, target, config_id, record_id, record_ids, next_attempt, state, operation, method, model, url,
-            body, content_type, record_count, idempotency_key, attempt_count)
+            url_source, body, content_type, record_count, idempotency_key, attempt_count)
         SELECT d.create_date, {pair}, {record}, ARRAY[{record}], d.next_attempt + interval '{wait}', 'pending',
-               d.operation, d.method, d.model, d.url, d.body, d.content_type, 1, md5(random()::text), 0
+               d.operation, d.method, d.model, d.url, d.url_source, d.body, d.content_type, 1, md5(random()::text), 0
           FROM (SELECT * FROM bj_api_delivery ORDER BY id LIMIT 1) AS d, generate_series(1, %s) AS n"""
 
 

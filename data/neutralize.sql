@@ -10,11 +10,15 @@ UPDATE bj_api_sync_config
        signing_secret_previous = NULL,
        pull_state = NULL,
        client_secret = NULL,
-       header_secret = NULL,
-       token_url = regexp_replace(token_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i'),
-       deletion_url = regexp_replace(deletion_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i'),
-       request_url = regexp_replace(request_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i')
+       header_secret = NULL
  WHERE request_type = 'out';
+
+-- Deliveries go where their configuration points when they are sent: so none finds the former host, also of a
+-- configuration that is inbound for now.
+UPDATE bj_api_sync_config
+   SET token_url = regexp_replace(token_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i'),
+       deletion_url = regexp_replace(deletion_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i'),
+       request_url = regexp_replace(request_url, '^(https?://)[^/?#]*', '\1neutralized.invalid', 'i');
 
 DELETE FROM bj_api_sync_token;
 

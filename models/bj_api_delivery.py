@@ -1,6 +1,8 @@
 import base64
 from contextlib import contextmanager
 
+from psycopg2.extras import Json
+
 from odoo import api, fields, models
 from odoo.exceptions import UserError
 from odoo.fields import Domain
@@ -78,6 +80,7 @@ class BjApiDelivery(models.Model):
     target = fields.Char(help="Host and port: what is paused together when the other system asks for a rest.")
     method = fields.Char(required=True)
     url = fields.Char("URL")
+    url_source = fields.Json(help="What the URL was made of: made anew if the configuration has another one by then.")
     content_type = fields.Char()
     body = fields.Binary(attachment=False)
     body_text = fields.Text("Body Text", compute="_compute_body_text")
@@ -136,9 +139,9 @@ class BjApiDelivery(models.Model):
                     "overtook, if it shall."
                 )
             )
-        (self - late)._set_state(
-            ("dead", "cancelled", "failed"), "pending", attempt_count=0, next_attempt=NOW, done_date=None
-        )
+        for config, deliveries in (self - late).grouped("config_id").items():
+            values = {"target": self._get_target(config), "attempt_count": 0, "next_attempt": NOW, "done_date": None}
+            deliveries._set_state(("dead", "cancelled", "failed"), "pending", **values)
         self._wake_up()
 
     def action_cancel(self):
@@ -176,7 +179,7 @@ class BjApiDelivery(models.Model):
         :param states: those of ``dead``, ``cancelled`` and ``sent`` that are meant
         :param datetime start: queued from then on
         :param datetime end: and before, None for all until now
-        :param bool only_newest: leave out what was overtaken: one of its records was sent later, and that is not repeated
+        :param bool only_newest: leave out what was overtaken: a record of it was sent later, and that is not repeated
         :rtype: SQL
         """
 
@@ -186,12 +189,12 @@ class BjApiDelivery(models.Model):
 
         overtaken = SQL(OVERTAKEN, SQL("AND NOT (%s)", chosen("e")))
         return SQL(
-            "d.config_id = %s AND d.target <> '' AND %s AND NOT %s",
+            "d.config_id = %s AND d.url_source IS NOT NULL AND %s AND NOT %s",
             *(config.id, chosen("d"), overtaken if only_newest else SQL("false")),
         )
 
     @api.model
-    def _redrive(self, *args, **kwargs):
+    def _redrive(self, config, *args, **kwargs):
         """Send deliveries again, in their order and under their ids; the parameters are those of the query.
 
         :return: how many
@@ -200,13 +203,34 @@ class BjApiDelivery(models.Model):
         self.env.flush_all()
         query = """
             UPDATE bj_api_delivery AS d SET state = 'pending', claim = NULL, attempt_count = 0, done_date = NULL,
-                   next_attempt = %s  -- the same for all: their order is that of their ids
+                   next_attempt = %s,  -- the same for all: their order is that of their ids
+                   target = %s
              WHERE %s"""
-        self.env.cr.execute(SQL(query, NOW, self._get_redrive_query(*args, **kwargs)))
+        chosen = self._get_redrive_query(config, *args, **kwargs)
+        self.env.cr.execute(SQL(query, NOW, self._get_target(config), chosen))
         count = self.env.cr.rowcount
         self.invalidate_model()
         self._wake_up()
         return count
+
+    @api.model
+    def _get_target(self, config):
+        """Return where a configuration's deliveries go by now; those whose host is a placeholder tell when they do.
+
+        :rtype: SQL
+        """
+        query = "CASE url_source ->> 'field' WHEN 'deletion_url' THEN %s ELSE %s END"
+        config = config.sudo()
+        return SQL(query, get_target(config.deletion_url or ""), get_target(config.request_url or ""))
+
+    @api.model
+    def _retarget(self, configs):
+        """Let what is open wait for the host that its configuration has by now, not for the former one."""
+        self.env.flush_all()
+        for config in configs:
+            query = "UPDATE bj_api_delivery SET target = %s WHERE config_id = %s AND state = ANY(%s)"
+            self.env.cr.execute(SQL(query, self._get_target(config), config.id, list(OPEN)))
+        self.invalidate_model(["target"])
 
     # ------------------------------------------------------------------
     # Queueing
@@ -291,7 +315,18 @@ class BjApiDelivery(models.Model):
     def _insert(self, config, requests, operation):
         """Insert deliveries with one statement."""
         names = (
-            *("create_date", "config_id", "company_id", "user_id", "state", "operation", "target", "method", "url"),
+            *(
+                "create_date",
+                "config_id",
+                "company_id",
+                "user_id",
+                "state",
+                "operation",
+                "target",
+                "method",
+                "url",
+                "url_source",
+            ),
             *("content_type", "body", "model", "record_id", "record_ids", "record_count", "idempotency_key"),
             *("attempt_count", "next_attempt", "last_error", "done_date"),
         )
@@ -311,7 +346,8 @@ class BjApiDelivery(models.Model):
         body = request.body is not None and base64.b64encode(request.body)
         return (
             *(now, config.id, config.company_id.id or None, self.env.uid, state, operation),
-            *(get_target(request.url), request.method, request.url, request.content_type, body or None),
+            *(get_target(request.url), request.method, request.url, request.source and Json(request.source)),
+            *(request.content_type, body or None),
             *(request.model, ids[0] if len(ids) == 1 else None, ids, len(ids), request.trace_id),
             *(0, now, request.error or None, done),
         )

@@ -9,15 +9,17 @@ from operator import attrgetter, methodcaller
 from uuid import uuid4
 
 import psycopg2
+from psycopg2.extras import Json
 
 from odoo import api, fields, models
+from odoo.exceptions import UserError
 from odoo.fields import Domain
 from odoo.tools import SQL, config, groupby
 
 from ..tools import backoff
 from ..tools.lanes import Lanes, ring
 from ..tools.transaction import bookkeeping, try_hold
-from ..tools.transport import Call, Exchange
+from ..tools.transport import Call, Exchange, get_target
 from .bj_api_delivery import NOW, NOW_SQL, OPEN_SQL, after
 from .bj_api_sync_outbound import PreparedRequest
 
@@ -50,6 +52,7 @@ FACTS = f"""
                AND next_attempt <= {NOW_SQL}) AS is_due
       FROM pair
       JOIN bj_api_sync_config AS c ON c.id = pair.config_id AND c.active AND c.is_paused IS NOT TRUE
+       AND c.request_type = 'out' AND c.is_pull IS NOT TRUE
       LEFT JOIN bj_api_target AS t ON t.name = pair.target
 """  # noqa: S608  made of constants
 #: the pair of one delivery
@@ -110,7 +113,7 @@ CLAIM = f"""
       FROM due
      WHERE d.id = due.id
     RETURNING d.method, d.model, d.record_ids, d.idempotency_key, d.url, d.body, d.content_type,
-              d.id, d.target, d.config_id, d.attempt_count, d.user_id, due.state = 'sending',
+              d.url_source, d.id, d.target, d.config_id, d.attempt_count, d.user_id, due.state = 'sending',
               d.attempt_count > 1 AND d.last_code = 401
 """  # noqa: S608  made of constants
 
@@ -136,9 +139,10 @@ class Job:
     @classmethod
     def read(cls, row):
         """Return the job that a claimed row is."""
-        method, model, record_ids, key, url, body, content_type, *columns = row
+        method, model, record_ids, key, url, body, content_type, source, *columns = row
         body = body and base64.b64decode(bytes(body))
-        request = PreparedRequest(method, model, tuple(record_ids or ()), key, url, body, content_type or "")
+        values = {"url": url, "body": body, "content_type": content_type or "", "source": source}
+        request = PreparedRequest(method, model, tuple(record_ids or ()), key, **values)
         return cls(*columns, request, time.monotonic() + LEASE - 10)
 
 
@@ -302,11 +306,29 @@ class BjApiDispatcher(models.AbstractModel):
         client = self.env["bj.api.sync.client"]
         for job in jobs:
             config = self.env["bj.api.sync.config"].browse(job.config_id)
+            try:
+                self._readdress(config, job)
+            except UserError as exc:
+                job.call = Call(job.request.method, job.request.url, refusal=str(exc), failure="url")
+                continue
             job.call, most = client._prepare_call(config, job.request, grant=grant), run.get_seconds_left()
             if job.call.token_call:
                 grant, most = replace(grant, request=None), most / 2
             if job.call.read_timeout > most:
                 job.call = replace(job.call, read_timeout=most)
+
+    @api.model
+    def _readdress(self, config, job):
+        """Have a job go where its configuration points by now.
+
+        :raises UserError: if that cannot be told
+        """
+        request = self.env["bj.api.sync.outbound"]._readdress(config, job.request)
+        target = get_target(request.url)
+        if request is not job.request or target != job.target:
+            query = "UPDATE bj_api_delivery SET url = %s, url_source = %s, target = %s WHERE id = %s"
+            self.env.cr.execute(SQL(query, request.url, Json(request.source), target, job.id))
+            job.request, job.target = request, target
 
     @api.model
     def _renew(self, run):

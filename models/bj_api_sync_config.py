@@ -444,6 +444,8 @@ class BjApiSyncConfig(models.Model):
         # lines are written one by one: what they are together is checked when the last one is there
         records = self.with_context(bj_api_sync_lines_follow=True) if "line_ids" in vals else self
         result = super(BjApiSyncConfig, records).write(self._prepare_values(vals))
+        if {"request_url", "deletion_url"} & vals.keys():
+            self.env["bj.api.delivery"]._retarget(self)
         if vals.get("active") or not vals.get("is_paused", True):
             self.env["bj.api.delivery"]._wake_up()
         return result

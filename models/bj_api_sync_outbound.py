@@ -1,6 +1,6 @@
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -36,6 +36,9 @@ class PreparedRequest:
     error: str = ""
     #: for each record what the Deletion URL will need of it; empty where there is none
     keys: tuple = ()
+    #: what the URL was made of: the ``field`` of the configuration, its value (``template``), and the ``payload`` as
+    #: JSON where no body has it; None for what could not be prepared
+    source: dict | None = None
 
 
 class BjApiSyncOutbound(models.AbstractModel):
@@ -172,10 +175,13 @@ class BjApiSyncOutbound(models.AbstractModel):
         payloads = [payload for _record, payload in page]
         names = PLACEHOLDER.findall(config.deletion_url or "")
         keys = tuple(_pick_values(payload, names) for payload in payloads) if names else ()
+        source = {"field": "request_url", "template": config.request_url}
         if config.http_method_ids.name == "GET":
-            return self._prepare_request(config, records, url=self._build_query(url, payloads[0]), keys=keys)
+            url, source = self._build_query(url, payloads[0]), source | {"payload": json.dumps(payloads[0])}
+            return self._prepare_request(config, records, url=url, keys=keys, source=source)
         content_type, body = self._build_body(config, payloads if config.is_paginated else payloads[0])
-        return self._prepare_request(config, records, url=url, body=body, content_type=content_type, keys=keys)
+        values = {"url": url, "body": body, "content_type": content_type, "keys": keys, "source": source}
+        return self._prepare_request(config, records, **values)
 
     @api.model
     def _prepare_request(self, config, records, **values):
@@ -195,7 +201,32 @@ class BjApiSyncOutbound(models.AbstractModel):
         :rtype: PreparedRequest
         """
         url, error = self._try_url(self._fill_url, config.deletion_url, keys or {})
-        return self._prepare_request(config, record, method="DELETE", url=url, error=error)
+        source = {"field": "deletion_url", "template": config.deletion_url, "payload": json.dumps(keys or {})}
+        return self._prepare_request(config, record, method="DELETE", url=url, error=error, source=source)
+
+    @api.model
+    def _readdress(self, config, request):
+        """Return a queued request with the URL its configuration has by now, filled from the payload as of then.
+
+        The credentials are those of now as well: they must not go to a host that they are not for.
+
+        :param PreparedRequest request: of a delivery
+        :rtype: PreparedRequest
+        :raises UserError: if the payload does not have what the URL needs
+        """
+        source = request.source
+        if not source:
+            raise UserError(self.env._("It could not be prepared when it was queued: push its record anew."))
+        template = config[source["field"]] or ""
+        if request.url and template == source["template"]:
+            return request
+        payload = _read_payload(source.get("payload", request.body))
+        if source["field"] == "deletion_url":
+            url = self._fill_url(template, payload)
+        else:
+            url = self._build_url(config, payload)
+            url = self._build_query(url, payload) if request.method == "GET" else url
+        return replace(request, url=url, source=source | {"template": template})
 
     @api.model
     def _test_connection(self, config):
@@ -421,6 +452,16 @@ class BjApiSyncOutbound(models.AbstractModel):
             "company_id": config.company_id.id,
             **values,
         }
+
+
+def _read_payload(body):
+    """Return the payload a body was made of, the first one of a list; empty where it is no longer told by the body."""
+    try:
+        payload = json.loads(body or b"{}")
+    except ValueError:  # as another addon has written it
+        return {}
+    payload = payload[0] if isinstance(payload, list) and payload else payload
+    return payload if isinstance(payload, dict) else {}
 
 
 def _to_text(value):

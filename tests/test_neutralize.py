@@ -21,7 +21,9 @@ class TestNeutralize(ApiCase):
             header_ids=[Command.create({"key": "X-Key", "value": "out-header"})],
         )
         out.pull_state = {"place": "https://shop.example.com:8443/orders?page=2"}
-        inbound = self.partner_config(endpoint="copied-people", bearer_token="in-token")
+        inbound = self.partner_config(
+            endpoint="copied-people", bearer_token="in-token", request_url="https://x.com/people"
+        )
         self.env.flush_all()
         self.env.cr.execute(
             "INSERT INTO bj_api_sync_token (config_id, fingerprint, access_token) VALUES (%s, 'x', 'y')", out.ids
@@ -33,6 +35,7 @@ class TestNeutralize(ApiCase):
         self.assertEqual(out.request_url, "https://neutralized.invalid/orders?x=1")
         self.assertEqual([out.login, out.password, out.bearer_token, out.header_ids.value], [False] * 4)
         self.assertFalse(out.pull_state)
+        self.assertEqual(inbound.request_url, "https://neutralized.invalid/people")
         self.assertEqual([out.client_secret, out.header_secret], [False] * 2)
         self.assertEqual(out.token_url, "https://neutralized.invalid/token")
         self.assertFalse(self.env["bj.api.sync.token"].search([]))

@@ -1,6 +1,7 @@
 from datetime import datetime, timedelta
 
 from odoo.exceptions import AccessError, UserError, ValidationError
+from odoo.fields import Command
 from odoo.tests import Form, new_test_user, tagged
 
 from .test_delivery import DeliveryCase
@@ -99,19 +100,92 @@ class TestRedrive(DeliveryCase):
         self.redrive(date_from=start, only_newest=False)
         self.assertEqual(dead.mapped("state"), ["sent"] * 3)
 
+    def test_configuration_that_points_elsewhere(self):
+        """What is sent goes where its configuration points by then, as do its credentials."""
+        url, methods = self.receiver.url.replace("127.0.0.1", "localhost"), ("GET", "POST", "DELETE")
+        self.allow("127.0.0.1, localhost")
+        self.partner.city = "Bad Ischl"
+        self.receiver.on("/old", status=400)
+        for method in methods:
+            config = self.make_config(method, "/old?a=1&", name=method)
+            config.write({"authorization_type": "bearer", "bearer_token": "old", "is_paginated": method == "DELETE"})
+            dead = self.enqueue(config=config)
+            self.dispatch()
+            waiting = self.enqueue(config=config)
+            config.write({"request_url": f"{url}/new/{{address.city}}", "bearer_token": "new"})
+            dead.action_retry()
+            self.receiver.clear()
+            self.dispatch()
+            self.assertEqual((dead | waiting).mapped("state"), ["sent"] * 2, method)
+            self.assertEqual(set((dead | waiting).mapped("target")), {f"localhost:{self.receiver.port}"})
+            for request in self.receiver.requests:
+                self.assertEqual(request.path, "/new/Bad%20Ischl")
+                self.assertEqual(request.headers["host"], f"localhost:{self.receiver.port}")
+                self.assertEqual(request.headers["authorization"], "Bearer new")
+                self.assertEqual(request.query.get("address.city"), ["Bad Ischl"] if method == "GET" else None)
+            self.assertIn("/new/Bad%20Ischl", dead.url)
+            self.receiver.on("/old", status=400)
+
+    def test_configuration_that_asks_for_more(self):
+        """What the URL needs by now and the payload does not have; what was never prepared at all."""
+        dead = self.enqueue()
+        self.config.line_ids.filtered(lambda line: line.external_key == "name").external_key = "title"
+        self.config.request_url = f"{self.receiver.url}/partners/{{title}}"
+        never = self.enqueue(self.partner.create({"name": "Unnamed"}))
+        never.write({"state": "dead", "url": "", "url_source": False})
+        never.action_retry()
+        self.dispatch()
+        self.assertEqual((dead | never).mapped("state"), ["dead"] * 2)
+        self.assertIn("{title}", dead.last_error)
+        self.assertIn("anew", never.last_error)
+        self.assertFalse(self.receiver.requests)
+
+    def test_deletions_elsewhere(self):
+        self.config.deletion_url = f"{self.receiver.url}/old/{{code}}"
+        self.receiver.on("/old/P1", status=400)
+        self.enqueue()
+        self.dispatch()
+        self.partner.unlink()
+        self.env["bj.api.sync.push"]._enqueue_gone(self.config)
+        self.dispatch()
+        deletion = self.env["bj.api.delivery"].search([("operation", "=", "unlink")])
+        self.assertEqual(deletion.state, "dead")
+        self.config.deletion_url = f"{self.receiver.url}/new/{{code}}"
+        deletion.action_retry()
+        self.dispatch()
+        self.assertEqual((deletion.state, self.receiver.requests[-1].path), ("sent", "/new/P1"))
+
+    def test_configuration_that_sends_no_more(self):
+        """Neither an inbound one nor one that pulls has credentials for what waits."""
+        delivery = self.enqueue()
+        for values, back in (
+            ({"request_type": "in", "endpoint": "people"}, {"request_type": "out"}),
+            ({"is_pull": True, "http_method_ids": self.get_method("GET")}, {"is_pull": False}),
+        ):
+            self.config.write(values)
+            self.dispatch()
+            self.assertEqual((delivery.state, self.receiver.requests), ("pending", []))
+            self.config.write(back)
+        self.dispatch()
+        self.assertEqual(delivery.state, "sent")
+
+    def get_method(self, name):
+        return [Command.set(self.env["bj.http.method"].search([("name", "=", name)]).ids)]
+
     def test_others_stay(self):
         other = self.make_config(path="/other", name="Other")
         mine = self.enqueue(config=other)
         self.dispatch()
         unsent = self.enqueue(self.partners[1])
-        unsent.write({"state": "dead", "target": ""})  # as one that could not even be prepared
+        unsent.write({"state": "dead", "url_source": False})  # as one that could not even be prepared
         self.redrive(is_sent=True)
         self.assertEqual((mine.attempt_count, unsent.state), (1, "dead"))
 
     def test_many_with_one_statement(self):
         self.env.cr.execute(
-            "INSERT INTO bj_api_delivery (config_id, state, operation, method, model, target, url, record_id,"
-            " idempotency_key, create_date) SELECT %s, 'dead', 'write', 'POST', 'res.partner', 'x:1', 'http://x:1', n,"
+            "INSERT INTO bj_api_delivery (config_id, state, operation, method, model, target, url, url_source,"
+            " record_id, idempotency_key, create_date)"
+            " SELECT %s, 'dead', 'write', 'POST', 'res.partner', 'x:1', 'http://x:1', '{}', n,"
             " 'many-' || n, '2026-02-01' FROM generate_series(1, 10000) AS n",
             self.config.ids,
         )
@@ -121,7 +195,7 @@ class TestRedrive(DeliveryCase):
         self.env["bj.api.delivery"]._wake_up()
         with self.assertQueryCount(2):  # and whether the dispatchers are woken already
             self.assertEqual(self.env["bj.api.delivery"]._redrive(*choice), 10000)
-        self.env.cr.execute("SELECT count(DISTINCT next_attempt) FROM bj_api_delivery WHERE target = 'x:1'")
+        self.env.cr.execute("SELECT count(DISTINCT next_attempt) FROM bj_api_delivery WHERE url = 'http://x:1'")
         self.assertEqual(self.env.cr.fetchone(), (1,))
 
     def test_who_may(self):
