@@ -188,9 +188,12 @@ class BjApiSyncMapper(models.AbstractModel):
         return model._has_field_access(model._fields[line.field_name], "read")
 
     def _run_outbound(self, plan, records, objects):
-        script = self.env["bj.api.sync.script"]
+        script, value = self.env["bj.api.sync.script"], self.env["bj.api.sync.value.script"]
         for line in plan.exec_lines:
-            objects = [script._execute(line, record, data) for record, data in zip(records, objects, strict=True)]
+            objects = [
+                value._to_json(line, script._execute(line, record, data))
+                for record, data in zip(records, objects, strict=True)
+            ]
         return objects
 
     # ------------------------------------------------------------------

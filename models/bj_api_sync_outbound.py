@@ -57,7 +57,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         :rtype: odoo.addons.bj_api_sync.tools.result.Result
         """
         config, kept, skipped, message = self._select(config, records)
-        if not config.active:
+        if kept is None:
             return Result(error=message, results=[], skipped=len(skipped))
         items = self._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), kept) if kept else []
         self.env["bj.api.link"]._note_pushed(config, items)
@@ -70,21 +70,33 @@ class BjApiSyncOutbound(models.AbstractModel):
     def _select(self, config, records):
         """Tell the records that may be sent from those that are skipped, and log these.
 
-        :return: the configuration, the records to send as its user sees them, those skipped, why they are
-        :rtype: tuple[odoo.models.BaseModel, odoo.models.BaseModel, odoo.models.BaseModel, str]
+        A configuration that does not work any more is told of, but nobody's change of a record fails by it.
+
+        :return: the configuration, the records to send as its user sees them, None if the configuration sends nothing,
+            those skipped, why they are
+        :rtype: tuple[odoo.models.BaseModel, odoo.models.BaseModel | None, odoo.models.BaseModel, str]
         """
-        config = config.sudo()
+        config, status, kept = config.sudo(), "skipped", None
+        message = self.env._("%(config)s is archived: nothing is sent.", config=config.name)
         records = self._run_as(config, records)
         if config.active:
-            kept = self._filter(config, records)
-            message = self.env._(
-                "The record is outside the filter domain, or %(user)s may not read it.", user=records.env.user.name
-            )
-        else:
-            kept = records.browse()
-            message = self.env._("%(config)s is archived: nothing is sent.", config=config.name)
-        self._log_skipped(config, records - kept, message)
-        return config, kept, records - kept, message
+            self.env.flush_all()  # what fails here is not the configuration
+            try:
+                with self.env.cr.savepoint(flush=False):
+                    # what its scripts write starts no further push
+                    kept = self._filter(config, records).with_context(bj_api_sync_from=config.id)
+                message = self.env._(
+                    "The record is outside the filter domain, or %(user)s may not read it.", user=records.env.user.name
+                )
+            except (*REFUSALS, *MISFITS, DataError) as exc:
+                status, message = (
+                    "error",
+                    self.env._("%(config)s cannot select: %(error)s", config=config.name, error=exc),
+                )
+                config._notify_responsible(self.env._("Records are not sent"), message)
+        skipped = records - kept if kept else records
+        self._log_skipped(config, skipped, message, status)
+        return config, kept, skipped, message
 
     @api.model
     def _push_request(self, config, records, request, timeout):
@@ -424,9 +436,9 @@ class BjApiSyncOutbound(models.AbstractModel):
         )
 
     @api.model
-    def _log_skipped(self, config, records, message):
+    def _log_skipped(self, config, records, message, status):
         logs = [
-            self._prepare_log(config, self._prepare_request(config, record), status="skipped", error_message=message)
+            self._prepare_log(config, self._prepare_request(config, record), status=status, error_message=message)
             for record in records
         ]
         self.env["bj.api.log"]._write_batch([(log, None) for log in logs])

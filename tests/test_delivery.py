@@ -138,6 +138,53 @@ class TestQueue(DeliveryCase):
         self.assertIn("{code}", deliveries[0].last_error)
         self.assertTrue(self.config.activity_ids)
 
+    def test_configuration_that_does_not_fit_any_more(self):
+        """Who saves a record does not suffer from it; the responsible user is told."""
+        other = self.env["res.company"].create({"name": "Other"})
+        self.make_rule(self.make_action())
+        for query, values in (
+            ("filter_domain = %s", ["[('x_gone', '=', 1)]"]),
+            ("filter_domain = %s", ["[('id', '=', 1 / 0)]"]),
+            ("filter_domain = '[]', company_id = %s", other.ids),
+        ):
+            with self.subTest(values=values):
+                self.config.activity_ids.unlink()
+                self.env.flush_all()
+                self.env.cr.execute(f"UPDATE bj_api_sync_config SET {query} WHERE id = %s", [*values, self.config.id])
+                self.env.invalidate_all()
+                self.partner.name = f"Saved {values}"
+                self.env.cr.flush()
+                self.assertFalse(self.env["bj.api.delivery"].search([]))
+                self.assertEqual((self.logs()[-1].status, self.logs()[-1].record_id), ("error", self.partner.id))
+                self.assertEqual(self.config.activity_ids.summary, "Records are not sent")
+                result = self.push()
+                self.assertFalse(result.success)
+                self.assertIn("Partners out", result.error)
+
+    def test_script_whose_data_is_no_json(self):
+        deep = "x = []\nfor i in range(5000):\n    x = [x]\nrequest_data['a'] = x"
+        for script in ("request_data['a'] = request_data", deep, "request_data['a'] = {(1, 2): 3}"):
+            config = self.make_config(name=script)
+            config.line_ids = [
+                Command.create({"value_type": "script", "script_mode": "exec", "script": code, "sequence": sequence})
+                for sequence, code in enumerate((script, "request_data['b'] = 1"))
+            ]
+            delivery = self.enqueue(config=config)
+            self.assertEqual(delivery.state, "dead", script)
+            self.assertIn("no JSON", delivery.last_error)
+
+    def test_script_that_writes_its_own_record(self):
+        """A rule without fields to watch is not started by it."""
+        field = self.env["ir.model.fields"]._get("res.partner", "comment").id
+        script = "record.write({'comment': str(time.time())}) and 'written'"
+        line = {"external_key": "odd", "field_id": field, "value_type": "script", "script": script}
+        self.config.line_ids = [Command.create(line)]
+        self.make_rule(self.make_action(), fields=())
+        self.partner.name = "Changed"
+        self.env.cr.flush()
+        self.assertEqual(len(self.env["bj.api.delivery"].search([])), 1)
+        self.assertTrue(self.partner.comment)
+
     def test_rule_queues_once_per_transaction(self):
         self.make_rule(self.make_action(), fields=("name", "city"))
         self.partners.write({"name": "Changed"})
