@@ -14,6 +14,8 @@ from ..tools.transport import get_target
 #: waiting, or on the way: what a later delivery of the same record must wait for
 OPEN = ("pending", "failed", "sending")
 OPEN_SQL = "state IN ('pending', 'failed', 'sending')"
+#: and what was cancelled on the way: it keeps its claim until its answer comes
+CLAIMED_SQL = f"({OPEN_SQL} OR claim IS NOT NULL)"
 #: the code of the scheduled actions that send
 DISPATCH = "model._cron_dispatch()"
 RETENTION_DAYS = "bj_api_sync.delivery_retention_days"
@@ -38,20 +40,28 @@ class IntegerArray(fields.Json):
         return list(value) if value else None
 
 
-#: whether a later delivery of one of the records was sent; "OFFSET 0" and "+ 0" have the planner look each record up,
-#: instead of comparing all with all
+#: whether a later delivery of one of the records was sent, or is on the way; "OFFSET 0" and "+ 0" have the planner look
+#: each record up, instead of comparing all with all
 OVERTAKEN = """
     EXISTS (SELECT FROM bj_api_delivery AS e
              WHERE (e.record_id = ANY(d.record_ids) OR e.record_id IS NULL AND e.record_ids && d.record_ids)
                AND e.config_id + 0 = d.config_id AND e.model = d.model AND e.id + 0 > d.id
-               AND e.state IN ('sent', 'sending') %s OFFSET 0)"""
+               AND (e.state = 'sent' OR e.claim IS NOT NULL) %s OFFSET 0)"""
+#: what sends again: what was cancelled on the way is on the way once more
+AGAIN = SQL(
+    """state = CASE WHEN claim IS NULL THEN 'pending' ELSE 'sending' END, attempt_count = 0, done_date = NULL,
+       -- the same for all: their order is that of their ids
+       next_attempt = CASE WHEN claim IS NULL THEN %s ELSE next_attempt END""",
+    NOW,
+)
 
 
 class BjApiDelivery(models.Model):
     """The outbox: one request that will be sent, or was.
 
     It is inserted in the transaction of the change it tells of, and from then on only changes its state. What
-    it sends is here as it was then, but for the secrets, which are added when it is sent.
+    it sends is here as it was then, but for the secrets, which are added when it is sent, and for the address, if the
+    configuration has another one by then.
     """
 
     _name = "bj.api.delivery"
@@ -105,11 +115,13 @@ class BjApiDelivery(models.Model):
     # what is due, for each target and configuration; as few entries as there are open deliveries
     _due_index = models.Index(f"(target, config_id, next_attempt, id) WHERE {OPEN_SQL}")
     # what a delivery must wait for: earlier ones of its record, and lists its record is in
-    _order_index = models.Index(f"(config_id, record_id, id) WHERE {OPEN_SQL} AND record_id IS NOT NULL")
-    _list_index = models.Index(f"USING gin (record_ids) WHERE {OPEN_SQL} AND record_id IS NULL")
+    _order_index = models.Index(f"(config_id, record_id, id) WHERE {CLAIMED_SQL} AND record_id IS NOT NULL")
+    _list_index = models.Index(f"USING gin (record_ids) WHERE {CLAIMED_SQL} AND record_id IS NULL")
     _config_index = models.Index("(config_id, id)")
     # what may have overtaken another one
-    _sent_list_index = models.Index("USING gin (record_ids) WHERE state IN ('sent', 'sending') AND record_id IS NULL")
+    _sent_list_index = models.Index(
+        "USING gin (record_ids) WHERE (state = 'sent' OR claim IS NOT NULL) AND record_id IS NULL"
+    )
     _record_index = models.Index("(record_id, model) WHERE record_id IS NOT NULL")
 
     @api.depends("body")
@@ -140,12 +152,12 @@ class BjApiDelivery(models.Model):
                 )
             )
         for config, deliveries in (self - late).grouped("config_id").items():
-            values = {"target": self._get_target(config), "attempt_count": 0, "next_attempt": NOW, "done_date": None}
-            deliveries._set_state(("dead", "cancelled", "failed"), "pending", **values)
+            changes = SQL("%s, target = %s", AGAIN, self._get_target(config))
+            deliveries._change(("dead", "cancelled", "failed"), changes)
         self._wake_up()
 
     def action_cancel(self):
-        """Take deliveries back that are not sent yet; what is on the way may still arrive."""
+        """Take deliveries back that are not sent yet; what is on the way may still arrive, and others wait for it."""
         self._set_state(OPEN, "cancelled", done_date=NOW)
 
     def action_redrive(self):
@@ -164,11 +176,14 @@ class BjApiDelivery(models.Model):
 
     def _set_state(self, former, state, **values):
         """Change the state of those that are in one of the former ones."""
+        changes = (SQL("%s = %s", SQL.identifier(name), value) for name, value in {"state": state, **values}.items())
+        self._change(former, SQL(", ").join(changes))
+
+    def _change(self, former, changes):
         self.check_access("write")
-        changes = SQL(", ").join(SQL("%s = %s", SQL.identifier(name), value) for name, value in values.items())
         self.env.flush_all()
-        query = "UPDATE bj_api_delivery SET state = %s, claim = NULL, %s WHERE id = ANY(%s) AND state = ANY(%s)"
-        self.env.cr.execute(SQL(query, state, changes, list(self.ids), list(former)))
+        query = "UPDATE bj_api_delivery SET %s WHERE id = ANY(%s) AND state = ANY(%s)"
+        self.env.cr.execute(SQL(query, changes, list(self.ids), list(former)))
         self.invalidate_recordset()
 
     @api.model
@@ -201,13 +216,9 @@ class BjApiDelivery(models.Model):
         :rtype: int
         """
         self.env.flush_all()
-        query = """
-            UPDATE bj_api_delivery AS d SET state = 'pending', claim = NULL, attempt_count = 0, done_date = NULL,
-                   next_attempt = %s,  -- the same for all: their order is that of their ids
-                   target = %s
-             WHERE %s"""
+        query = "UPDATE bj_api_delivery AS d SET %s, target = %s WHERE %s"
         chosen = self._get_redrive_query(config, *args, **kwargs)
-        self.env.cr.execute(SQL(query, NOW, self._get_target(config), chosen))
+        self.env.cr.execute(SQL(query, AGAIN, self._get_target(config), chosen))
         count = self.env.cr.rowcount
         self.invalidate_model()
         self._wake_up()

@@ -69,26 +69,28 @@ PAIRS = f"""
     )
     {FACTS}
 """  # noqa: S608  made of constants
+#: what others of its record wait for: open ones, and what was cancelled on the way until its lease ends
+HOLDING = f"(SELECT * FROM bj_api_delivery WHERE {OPEN_SQL} OR claim IS NOT NULL AND next_attempt > {NOW_SQL})"  # noqa: S608
 #: an earlier delivery of the same record is open: the order of a record is kept
 BLOCKED = f"""
-    EXISTS (SELECT FROM bj_api_delivery AS e
-             WHERE e.config_id = d.config_id AND e.record_id = d.record_id AND e.id < d.id AND e.{OPEN_SQL})
+    EXISTS (SELECT FROM {HOLDING} AS e
+             WHERE e.config_id = d.config_id AND e.record_id = d.record_id AND e.id < d.id)
 """
 #: only the newest of a record is sent, but never beside one that is on the way
 SUPERSEDED = f"""
-    EXISTS (SELECT FROM bj_api_delivery AS e
-             WHERE e.config_id = d.config_id AND e.record_id = d.record_id AND e.{OPEN_SQL}
-               AND CASE WHEN e.id < d.id THEN e.state = 'sending' ELSE e.id > d.id AND d.state <> 'sending' END)
+    EXISTS (SELECT FROM {HOLDING} AS e
+             WHERE e.config_id = d.config_id AND e.record_id = d.record_id
+               AND CASE WHEN e.id < d.id THEN e.claim IS NOT NULL ELSE e.id > d.id AND d.state <> 'sending' END)
 """
 #: the same between lists, and between lists and single records; "+ 0" keeps the planner from any index but that
 #: of the lists, in which few have a record in common
 BLOCKED_BY_LIST = f"""
-    EXISTS (SELECT FROM bj_api_delivery AS e
-             WHERE e.record_ids && d.record_ids AND e.record_id IS NULL AND e.{OPEN_SQL}
+    EXISTS (SELECT FROM {HOLDING} AS e
+             WHERE e.record_ids && d.record_ids AND e.record_id IS NULL
                AND e.config_id + 0 = d.config_id AND e.id + 0 < d.id)
     OR d.record_id IS NULL AND EXISTS (
-        SELECT FROM bj_api_delivery AS e
-         WHERE e.config_id = d.config_id AND e.record_id = ANY(d.record_ids) AND e.id < d.id AND e.{OPEN_SQL})
+        SELECT FROM {HOLDING} AS e
+         WHERE e.config_id = d.config_id AND e.record_id = ANY(d.record_ids) AND e.id < d.id)
 """  # noqa: S608  made of constants
 #: how long one delivery must wait at least, for itself and for what is to be tried again before it
 WAIT = f"""
@@ -332,12 +334,10 @@ class BjApiDispatcher(models.AbstractModel):
 
     @api.model
     def _renew(self, run):
-        """Keep what we claimed, as long as we live."""
-        query = """
-            UPDATE bj_api_delivery SET next_attempt = %s
-             WHERE id = ANY(%s) AND claim = %s AND state = 'sending' RETURNING id"""
+        """Keep what we claimed, as long as we live; what was cancelled does not begin any more."""
+        query = "UPDATE bj_api_delivery SET next_attempt = %s WHERE id = ANY(%s) AND claim = %s RETURNING id, state"
         renewed = self.env.execute_query(SQL(query, after(LEASE), list(run.jobs), run.claim))
-        run.renew({row[0] for row in renewed})
+        run.renew({delivery_id for delivery_id, state in renewed if state == "sending"})
 
     @api.model
     def _release(self, run, jobs):
@@ -345,9 +345,10 @@ class BjApiDispatcher(models.AbstractModel):
         for job in jobs:
             run.jobs.pop(job.id, None)
         query = """
-            UPDATE bj_api_delivery SET claim = NULL, next_attempt = %s, attempt_count = attempt_count - 1,
-                   state = CASE WHEN attempt_count > 1 THEN 'failed' ELSE 'pending' END
-             WHERE id = ANY(%s) AND claim = %s AND state = 'sending'"""
+            UPDATE bj_api_delivery SET claim = NULL, next_attempt = %s, attempt_count = greatest(attempt_count - 1, 0),
+                   state = CASE WHEN state = 'cancelled' THEN state WHEN attempt_count > 1 THEN 'failed'
+                                ELSE 'pending' END
+             WHERE id = ANY(%s) AND claim = %s"""
         self.env.cr.execute(SQL(query, NOW, [job.id for job in jobs], run.claim))
 
     # ------------------------------------------------------------------
@@ -491,12 +492,13 @@ class BjApiDispatcher(models.AbstractModel):
         )
         query = """
             UPDATE bj_api_delivery AS d
-               SET state = v.state, last_code = v.code, last_error = v.error, claim = NULL,
+               SET state = CASE WHEN d.state = 'cancelled' AND v.state <> 'sent' THEN d.state ELSE v.state END,
+                   last_code = v.code, last_error = v.error, claim = NULL,
                    next_attempt = CASE v.state WHEN 'failed' THEN %s + interval '1s' * v.delay END,
-                   done_date = CASE v.state WHEN 'failed' THEN NULL ELSE %s END
+                   done_date = CASE WHEN v.state = 'failed' AND d.state <> 'cancelled' THEN NULL ELSE %s END
               FROM unnest(%s::int[], %s::text[], %s::int[], %s::text[], %s::float8[])
                    AS v (id, state, code, error, delay)
-             WHERE d.id = v.id AND (d.claim = %s AND d.state = 'sending'
+             WHERE d.id = v.id AND (d.claim = %s
                                     OR v.state = 'sent' AND d.state = 'cancelled')  -- it has arrived nevertheless"""
         self.env.cr.execute(SQL(query, NOW, NOW, *map(list, zip(*rows, strict=True)), run.claim))
 

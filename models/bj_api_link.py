@@ -10,7 +10,7 @@ from odoo.tools import SQL, groupby, ormcache
 from ..exceptions import RecordConflict
 from ..tools import codec
 from ..tools.plan import ABSENT, Batch
-from .bj_api_delivery import NOW, OPEN, OPEN_SQL
+from .bj_api_delivery import CLAIMED_SQL, NOW, OPEN
 
 #: they tell when and by whom a record was changed, not how it is
 STAMPS = ("write_date", "write_uid")
@@ -443,7 +443,7 @@ class BjApiLink(models.Model):
                 " AND (record_id = ANY(%(ids)s) OR record_id IS NULL AND record_ids && %(ids)s)",
                 config=config.id,
                 ids=list(record_ids),
-                open=SQL(OPEN_SQL),
+                open=SQL(CLAIMED_SQL),
             )
         )
         return {row[0] for row in self.env.cr.fetchall()} & set(record_ids)

@@ -347,6 +347,50 @@ class TestDispatch(DeliveryCase):
             self.dispatch()
         self.assertEqual(delivery.state, "sent")
 
+    def test_cancelled_on_the_way_is_waited_for(self):
+        """Never two of a record are on the way, whatever is cancelled and retried."""
+        for values in ({}, {"coalesce_pending": True}, {"coalesce_pending": False, "is_paginated": True}):
+            for status, retried in ((200, False), (503, False), (200, True)):
+                with self.subTest(values=values, status=status, retried=retried):
+                    self.receiver.clear()
+                    self.receiver.on("/partners", status=status, delay=0.2, times=1)
+                    self.config.write(values)
+                    records, run = self.partners[: 1 + self.config.is_paginated], self.make_run()
+                    delivery = self.enqueue(records)
+                    self.claim(run)
+                    delivery.action_cancel()
+                    if retried:
+                        delivery.action_retry()
+                        self.assertEqual(delivery.state, "sending")
+                    self.env["bj.api.dispatcher"]._renew(run)
+                    newer = self.enqueue(records[:1])
+                    self.dispatch()
+                    self.assertEqual((newer.state, delivery.attempt_count), ("pending", 0 if retried else 1))
+                    self.finish(run)
+                    self.assertEqual(delivery.state, "sent" if status == 200 else "cancelled")
+                    self.pass_time()
+                    self.dispatch()
+                    self.assertEqual((newer.state, len(self.receiver.requests)), ("sent", 2))
+
+    def test_cancelled_on_the_way_of_a_process_that_was_killed(self):
+        """It is waited for as long as its lease lasts, and what was not begun is given back."""
+        run = self.make_run()
+        delivery = self.enqueue()
+        self.env["bj.api.dispatcher"]._claim(run)
+        delivery.action_cancel()
+        newer = self.enqueue()
+        self.dispatch()
+        self.assertEqual(newer.state, "pending")
+        with self.env.cr.savepoint() as savepoint:
+            self.env["bj.api.dispatcher"]._release(run, run.claimed)
+            self.dispatch()
+            self.assertEqual((delivery.state, newer.state), ("cancelled", "sent"))
+            savepoint.rollback()
+        self.env.invalidate_all()
+        self.pass_time(61)
+        self.dispatch()
+        self.assertEqual((delivery.state, newer.state), ("cancelled", "sent"))
+
     def test_user_who_may_not_read_the_model(self):
         """Whoever saves a record does not suffer from it."""
         user = new_test_user(self.env, "no-contacts", groups="base.group_portal")
