@@ -9,6 +9,7 @@ from odoo.fields import Command
 from odoo.tests import tagged
 from odoo.tools.safe_eval import safe_eval
 
+from ..models import bj_api_sync_client
 from ..tools import transport
 from .common_outbound import OutboundCase, tls_receiver, trickling_server
 from .receiver import Receiver
@@ -233,6 +234,26 @@ class TestTransport(OutboundCase):
             login = self.receiver.requests[-1].headers["proxy-authorization"].removeprefix("Basic ")
             self.assertEqual(b64decode(login), b"us@er:p:ss")
             self.assertEqual(self.send("http://169.254.169.254/latest").failure, "guard")
+            self.send("http://me:s3cret@partner.invalid/orders")
+            self.assertNotIn("s3cret", str(self.receiver.requests[-1]))
+
+    def test_environment_that_cannot_be_used(self):
+        """It fails what needs it, as a result."""
+        for proxy in ("socks5h://me:s3cret@127.0.0.1:1080", "http://me:s3cret@[bad", "http://me:s3cret@proxy:port"):
+            with (
+                self.subTest(proxy),
+                patch.dict(os.environ, {"https_proxy": proxy}),
+                patch.dict(transport._connections, clear=True),
+            ):
+                exchange = self.send("https://partner.invalid/orders")
+                self.assertEqual(exchange.failure, "proxy")
+                self.assertNotIn("s3cret", exchange.detail)
+                self.assertEqual(self.send(f"{self.receiver.url}/x").status_code, 200)
+        self.patch(bj_api_sync_client, "CA_FILE", "/nowhere.pem")
+        with patch.dict(transport._connections, clear=True):
+            result = self.push()
+        self.assertFalse(result.success)
+        self.assertIn("/nowhere.pem", result.error)
 
 
 @tagged("post_install", "-at_install")

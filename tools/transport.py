@@ -225,31 +225,40 @@ class _Connections:
     """
 
     def __init__(self, ca_file):
-        context = ssl.create_default_context()
-        if ca_file:
-            context.load_verify_locations(ca_file)
-        options = {"num_pools": 64, "maxsize": KEPT_ALIVE, "ssl_context": context}
-        self._direct = urllib3.PoolManager(**options)
-        self._proxies = {
-            scheme: urllib3.ProxyManager(**_read_proxy(url), **options)
-            for scheme, url in getproxies().items()
-            if scheme in ("http", "https")
-        }
-        for manager in (self._direct, *self._proxies.values()):
-            manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        self._ca_file, self._proxies, self._managers = ca_file, getproxies(), {}
 
     def get_manager(self, url):
-        """Return the urllib3 manager for a URL; a name that a proxy will look up is checked too."""
+        """Return the urllib3 manager for a URL; a name that a proxy will look up is checked too.
+
+        :raises WireError: ``proxy`` or ``tls`` where the environment has no usable proxy or file of authorities
+        """
         parts = _parse_url(url)
         proxy = self._proxies.get(parts.scheme)
         if not proxy or proxy_bypass(parts.netloc):
-            return self._direct
+            return self._get_manager("")
         try:
             resolve(parts.hostname, _get_port(parts), _budget.allowed_hosts)
         except WireError as exc:
             if exc.failure == "guard":
                 raise
-        return proxy
+        return self._get_manager(proxy)
+
+    def _get_manager(self, proxy):
+        if manager := self._managers.get(proxy):
+            return manager
+        context = ssl.create_default_context()
+        try:
+            if self._ca_file:
+                context.load_verify_locations(self._ca_file)
+        except OSError as exc:
+            raise WireError("tls", f"{self._ca_file}: {exc}") from exc
+        options = {"num_pools": 64, "maxsize": KEPT_ALIVE, "ssl_context": context}
+        try:
+            manager = urllib3.ProxyManager(**_read_proxy(proxy), **options) if proxy else urllib3.PoolManager(**options)
+        except ValueError as exc:  # its message has the URL, which may have a password
+            raise WireError("proxy", "its address in the environment is not one of HTTP or HTTPS") from exc
+        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        return self._managers.setdefault(proxy, manager)
 
 
 #: one URL is called again and again
@@ -344,7 +353,7 @@ def _follow(call, connections, exchange):
     for hop in range(MAX_REDIRECTS + 1):
         response = connections.get_manager(exchange.url).urlopen(
             call.method,
-            exchange.url,
+            _strip_login(exchange.url),
             body=call.body,
             headers=headers,
             timeout=urllib3.Timeout(connect=call.connect_timeout, read=call.read_timeout),
@@ -405,6 +414,12 @@ def is_same_origin(url, other):
     ports = (_get_port(old), _get_port(new))
     same = old.scheme == new.scheme and ports[0] == ports[1]
     return old.host == new.host and (same or ports == (80, 443))
+
+
+def _strip_login(url):
+    """Return a URL without user and password, which a proxy would be told with it."""
+    parts = _parse_url(url)
+    return parts._replace(auth=None).url if parts.auth else url
 
 
 def _get_port(parts):
