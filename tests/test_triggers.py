@@ -62,6 +62,21 @@ class TestTriggers(DeliveryCase):
                     wizard.action_create()
         self.assertFalse(self.env["base.automation"].search([("model_id", "=", self.config.model_id.id)]))
 
+    def test_change_of_a_child(self):
+        """It is none of its parent: a rule on the children's model tells the parent's configuration of it."""
+        self.create_trigger(kind="base.automation")
+        child = self.partner.create({"name": "Child", "parent_id": self.partner.id})
+        self.config.filter_domain = "[('parent_id', '=', False)]"
+        self.env["bj.api.delivery"].search([]).unlink()
+        child.name = "Changed"
+        self.assertFalse(self.found())
+        code = f"env['bj.api.sync.config'].browse({self.config.id})._enqueue(records.parent_id)"
+        action = self.make_action()
+        action.write({"state": "code", "code": code})
+        self.make_rule(action, filter_domain="[('parent_id', '!=', False)]")
+        child.name = "Changed again"
+        self.assertEqual(self.found().mapped("record_id"), self.partner.ids)
+
     def test_archive(self):
         self.create_trigger(kind="base.automation", trigger="on_archive")
         self.partner.active = False
