@@ -14,10 +14,14 @@ from .bj_api_delivery import CLAIMED_SQL, NOW, OPEN
 
 #: they tell when and by whom a record was changed, not how it is
 STAMPS = ("write_date", "write_uid")
+#: ours, not on the way
+WAITING = ("pending", "failed")
 #: ours, not received by the other system: what it sent may not know of it
-UNSENT = ("pending", "failed", "dead")
+UNSENT = (*WAITING, "dead")
+#: how often a state is sent again in a row because of what comes in meanwhile, see `_is_agreed`
+RESENDS = 3
 #: seconds that a state waits at most whose record is on its way already, see `_note_queued`
-BACKOFF = 2
+BACKOFF = 1
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class BjApiLink(models.Model):
     out_date = fields.Datetime("Went out on", help="When it was queued.")
     out_hash = fields.Char("Hash of What Went Out")
     delivery_id = fields.Many2one("bj.api.delivery", "Last Delivery", ondelete="set null", index="btree_not_null")
+    resent = fields.Integer("Sent Again", aggregator=None, help="In a row, because of what came in before it arrived.")
     conflict_date = fields.Datetime("Conflict since", index="btree_not_null")
     conflict_payload = fields.Json("What the Other System Has")
     theirs = fields.Text(compute="_compute_sides")
@@ -98,6 +103,8 @@ class BjApiLink(models.Model):
 
     def _send(self):
         """Queue the records as they are when this transaction ends, whatever was told of them; no conflict is left."""
+        for link in self:
+            link.resent = 0 if link.delivery_id.state in (False, "sent") else link.resent + 1
         self.write({"direction": "out", "out_hash": False, "conflict_date": False, "conflict_payload": False})
         for config, links in self.grouped("config_id").items():
             records = self.env[config.model_name].browse(links.mapped("record_id"))
@@ -236,20 +243,26 @@ class BjApiLink(models.Model):
         for link in self._find(config, states):
             if link.conflict_date or (link.direction == "in" and link.in_hash == states[link.record_id][0]):
                 del states[link.record_id]
+            elif link.out_hash and link.resent:  # a change here; `_send` leaves no hash
+                link.resent = 0
         return [item for item in items if item[0].id in states or item[1] is None], states
 
     @api.model
     def _note_queued(self, config, states, requests, deliveries):
         """Note what was queued.
 
-        A state whose record is on its way already waits a random time: where both sides change a record at once, and
-        each answers the other, this has one of them be first, as with a collision on a wire.
+        A state whose record is on its way already waits a random time, a longer one each time it is sent again: where
+        both sides change a record at once, and each answers the other, this has one of them be first, as with a
+        collision on a wire.
         """
         if not states:
             return
+        self.flush_model(["resent"])
         self.env.cr.execute(
             SQL(
-                """UPDATE bj_api_delivery AS d SET next_attempt = d.next_attempt + interval '1s' * random() * %s
+                """UPDATE bj_api_delivery AS d
+                      SET next_attempt = d.next_attempt
+                                       + interval '1s' * random() * %s * power(2, coalesce(l.resent, 0))
                      FROM bj_api_link AS l JOIN bj_api_delivery AS e ON e.id = l.delivery_id
                     WHERE l.config_id = %s AND l.record_id = ANY(d.record_ids) AND e.state = 'sending'
                       AND l.record_id = ANY(%s) AND d.id = ANY(%s)""",
@@ -342,9 +355,15 @@ class BjApiLink(models.Model):
     def _is_agreed(self, states):
         """Tell whether both sides have the record as it is here, as far as that is known.
 
+        What still comes in when ours was sent again a few times is what the other system makes of it: some post that
+        back before they answer, or whenever they refuse something. It would never end.
+
         :param dict states: from :meth:`_get_states`
         """
-        if self.conflict_date or (self.direction == "out" and self.delivery_id.state in (*OPEN, "dead")):
+        is_told = self.resent >= RESENDS
+        if self.conflict_date or (
+            self.direction == "out" and self.delivery_id.state in (WAITING if is_told else (*OPEN, "dead"))
+        ):
             return False
         known, (state, _key) = self[f"{self.direction}_hash"] or "", states.get(self.record_id, ("", None))
         return state in ("", known) or known.partition(":")[0] != state.partition(":")[0]
@@ -408,7 +427,7 @@ class BjApiLink(models.Model):
         """What comes in is not written, and our state is sent, unless it waits for that anyway."""
         for link, (row, _payload) in items.items():
             row.kept = self.env._("Not written: the record was changed here too, and that is what counts.")
-            waits = link.direction == "out" and link.delivery_id.state in ("pending", "failed")
+            waits = link.direction == "out" and link.delivery_id.state in WAITING
             if not waits or link.out_hash != states.get(link.record_id, ("",))[0]:
                 link._send()
         return set()

@@ -310,6 +310,19 @@ class TestConflict(TwoWayCase):
         self.receive()
         self.assertEqual(self.sent_names(), ["Ours"])
 
+    def test_they_refuse_and_post_theirs(self):
+        """Ours is sent again a few times; then theirs is what they make of it."""
+        self.dispute("odoo", status=400)
+        for _time in range(3):
+            self.assertIn("conflicts", self.receive())
+            self.sent_names()
+        self.assertNotIn("conflicts", self.receive())
+        self.assertEqual(self.sent_names(), ["Ours"] * 4)
+        self.assertEqual(self.partner.name, "Theirs")
+        self.partner.name = "Ours"
+        self.sent_names()
+        self.assertIn("conflicts", self.receive({"name": "Others"}))
+
     def test_odoo_wins_before_it_was_queued(self):
         self.receive({"name": "A"})
         self.config.conflict_policy = "odoo"

@@ -5,30 +5,21 @@ from contextlib import contextmanager
 from odoo.tests import BaseCase, tagged
 
 from .common_server import TOKEN, OdooServer, database_copy, free_port, needs_template
+from .receiver import Receiver, Reply
 
 #: what both sides tell each other of a partner
 KEYS = {"ref": "code", "name": "name", "city": "address.city", "write_date": "changed"}
 
 
-@tagged("-at_install", "post_install")
-@needs_template
-class TestTwoDatabases(BaseCase):
-    """Two Odoo servers on two databases that tell each other of every change of a partner."""
+class ServersCase(BaseCase):
+    """Odoo servers that tell another system of every change of a partner, and are told."""
 
     @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.sides, ports = [], (free_port(), free_port())
-        for name, port, other in zip("ab", ports, reversed(ports), strict=True):
-            database = cls.enterClassContext(database_copy(f"two_way_{name}"))
-            options = ("--workers", "0", "--max-cron-threads", "1")
-            side = cls.enterClassContext(OdooServer(database, *options, port=port))
-            cls.set_up_side(side, f"http://127.0.0.1:{other}/bj_api_sync/v1/peers")
-            cls.sides.append(side)
-        cls.a, cls.b = cls.sides
-
-    @classmethod
-    def set_up_side(cls, side, url):
+    def start_side(cls, name, url, port=None):
+        """Start a server on a database of its own that sends to a URL."""
+        database = cls.enterClassContext(database_copy(f"two_way_{name}"))
+        options = ("--workers", "0", "--max-cron-threads", "1")
+        side = cls.enterClassContext(OdooServer(database, *options, port=port))
         side.rpc("ir.config_parameter", "set_param", "bj_api_sync.allowed_hosts", "127.0.0.1")
         model = side.rpc("ir.model", "search", [("model", "=", "res.partner")])[0]
         names = side.rpc(
@@ -53,23 +44,20 @@ class TestTwoDatabases(BaseCase):
             action = {"name": "Push", "model_id": model, "state": "bj_api_sync", "bj_api_sync_config_id": out}
             rule = {"name": "Push", "model_id": model, "trigger": trigger, "action_server_ids": [(0, 0, action)]}
             side.rpc("base.automation", "create", rule)
+        return side
 
-    def at_once(self, function):
-        with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(function, self.sides))
-
-    def settle(self, quiet=0.3):
-        """Wait until nothing is queued any more on either side, and stays so; return how many deliveries each has."""
+    def settle(self, *sides, quiet=0.3):
+        """Wait until nothing is queued any more on any side, and stays so; return how many deliveries each has."""
         query = "SELECT state, count(*) FROM bj_api_delivery GROUP BY state ORDER BY state"
         started, before, since = time.monotonic(), None, 0
-        while time.monotonic() < started + 20:
-            now = [dict(side.sql(query)) for side in self.sides]
-            if now != before or {"pending", "sending", "failed"} & {*now[0], *now[1]}:
+        while time.monotonic() < started + 30:
+            now = [dict(side.sql(query)) for side in sides]
+            if now != before or {"pending", "sending", "failed"} & set().union(*now):
                 before, since = now, time.monotonic()
             if time.monotonic() > since + quiet:
                 return [sum(states.values()) for states in now]
             time.sleep(0.05)
-        logs = "\n\n".join(side.read_log()[-2000:] for side in self.sides)
+        logs = "\n\n".join(side.read_log()[-2000:] for side in sides)
         raise AssertionError(f"does not settle: {now}\n{logs}")
 
     def find(self, side, code):
@@ -77,6 +65,28 @@ class TestTwoDatabases(BaseCase):
 
     def write(self, side, code, **values):
         side.rpc("res.partner", "write", side.rpc("res.partner", "search", [("ref", "=", code)]), values)
+
+
+@tagged("-at_install", "post_install")
+@needs_template
+class TestTwoDatabases(ServersCase):
+    """Two Odoo servers on two databases."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        ports = free_port(), free_port()
+        cls.a, cls.b = cls.sides = [
+            cls.start_side(name, f"http://127.0.0.1:{other}/bj_api_sync/v1/peers", port)
+            for name, port, other in zip("ab", ports, reversed(ports), strict=True)
+        ]
+
+    def at_once(self, function):
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(function, self.sides))
+
+    def settle(self, quiet=0.3):
+        return super().settle(*self.sides, quiet=quiet)
 
     def assert_same(self, code, **values):
         found = [self.find(side, code) for side in self.sides]
@@ -168,3 +178,37 @@ class TestTwoDatabases(BaseCase):
         self.a.rpc("bj.api.link", "action_take_theirs", link)
         self.settle()
         self.assert_same("T-7", name="From B")
+
+
+@tagged("-at_install", "post_install")
+@needs_template
+class TestAnswersLater(ServersCase):
+    """A system that posts back what it made of a partner before it answers."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.receiver = cls.enterClassContext(Receiver())
+        cls.side = cls.start_side("echo", f"{cls.receiver.url}/peers")
+        cls.receiver.on("/peers", body=cls.post_back)
+
+    @classmethod
+    def post_back(cls, request):
+        """Keep the name in capitals, and count what came in."""
+        made = {"name": request.json["name"].upper(), "address": {"city": str(len(cls.receiver.requests))}}
+        status, _headers, _body = cls.side.call("POST", "/peers", request.json | made)
+        return Reply(status=status)
+
+    def test_it_ends(self):
+        for policy, most in (("odoo", 4), ("remote", 4), ("ask", 1)):
+            with self.subTest(policy=policy):
+                self.side.rpc("bj.api.sync.config", "write", self.side.out, {"conflict_policy": policy})
+                [before] = self.settle(self.side)
+                self.side.rpc("res.partner", "create", {"ref": policy, "name": "Before", "city": "Graz"})
+                [created] = self.settle(self.side, quiet=1)
+                self.assertLessEqual(created - before, most)
+                self.write(self.side, policy, name="After")
+                [changed] = self.settle(self.side, quiet=1)
+                self.assertLessEqual(changed - created, most)
+                [record] = self.find(self.side, policy)
+                self.assertEqual(record["name"], "After" if policy == "ask" else "AFTER")
