@@ -176,7 +176,7 @@ class BjApiLink(models.Model):
         :param items: (record, payload, problem)
         :rtype: dict[int, tuple[str, str | None]]
         """
-        stamps = {line.path for line in plan.lines if line.field_name in STAMPS}
+        stamps = set(_find_stamps(plan))
         shape, states = _hash(_describe(plan))[:8], {}
         for record, payload, _problem in items:
             if payload is None:
@@ -539,13 +539,23 @@ def _describe(plan):
     ]
 
 
-def _without(payload, paths, path=()):
-    """Return an object without some paths."""
-    return {
-        key: _without(value, paths, (*path, key)) if isinstance(value, dict) else value
-        for key, value in payload.items()
-        if (*path, key) not in paths
-    }
+def _find_stamps(plan, above=()):
+    """Return the paths of what is no difference, nested ones included."""
+    for line in plan.lines:
+        path = (*above, *line.path)
+        if line.field_name in STAMPS:
+            yield path
+        elif line.mapping:
+            yield from _find_stamps(line.mapping, path)
+
+
+def _without(value, paths, path=()):
+    """Return a value without some paths; the items of a list are at the path of the list."""
+    if isinstance(value, list):
+        return [_without(item, paths, path) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _without(item, paths, (*path, key)) for key, item in value.items() if (*path, key) not in paths}
 
 
 def _merge(known, news):

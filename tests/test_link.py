@@ -32,13 +32,34 @@ class TwoWayCase(DeliveryCase, HttpCase):
         methods = [cls.env.ref(f"bj_api_sync.http_method_{name}").id for name in METHODS]
         values = {"request_type": "in", "endpoint": "peers", "record_id_type": "identifier", **values}
         credentials = {"authorization_type": "bearer", "bearer_token": TOKEN}
-        return cls.make_config(**values, **credentials, name="Partners in", http_method_ids=[Command.set(methods)])
+        values = {"http_method_ids": [Command.set(methods)], "name": "Partners in", **values}
+        return cls.make_config(**credentials, **values)
 
     def add_date(self):
         """Have both sides tell when they changed a record."""
         field = self.env["ir.model.fields"]._get("res.partner", "write_date").id
         for config in (self.config, self.inbound):
             config.line_ids = [Command.create({"field_id": field, "external_key": "changed"})]
+
+    def add_kids(self, *names, **keys):
+        """Have both sides tell of children, by a Mapping Model with some fields: field name = key."""
+        keys = {"ref": "code"} | {name: name for name in names} | keys
+        lines = [
+            Command.create(
+                {
+                    "field_id": self.env["ir.model.fields"]._get("res.partner", name).id,
+                    "external_key": key,
+                    "is_record_identifier": name == "ref",
+                }
+            )
+            for name, key in keys.items()
+        ]
+        kid = self.make_inbound(endpoint=False, http_method_ids=False, line_ids=lines)
+        values = {"external_key": "kids", "value_type": "relational", "mapping_config_id": kid.id}
+        values["field_id"] = self.env["ir.model.fields"]._get("res.partner", "child_ids").id
+        for config in (self.config, self.inbound):
+            config.line_ids = [Command.create(values)]
+        self.config.filter_domain = "[('ref', '!=', False), ('parent_id', '=', False)]"
 
     def receive(self, payload=None, code="P1", status=200, method="PATCH", **headers):
         """Let something come in; return the body of the answer."""
@@ -165,6 +186,17 @@ class TestEcho(TwoWayCase):
         self.config._enqueue(self.partner)
         self.assertFalse(self.queued())
         self.assertNotIn("conflicts", self.receive())
+
+    def test_date_of_change_of_children(self):
+        self.add_kids("name", write_date="changed")
+        self.config.conflict_policy = "ask"
+        kid = {"code": "K1", "name": "Kid", "changed": "2020-01-01T00:00:00Z"}
+        self.receive({"kids": [kid]})
+        self.env.cr.execute("UPDATE res_partner SET write_date = write_date + interval '1h'")
+        self.env.invalidate_all()
+        self.config._enqueue(self.partner)
+        self.assertFalse(self.queued())
+        self.assertNotIn("conflicts", self.receive({"name": "Other", "kids": [kid]}))
 
     def test_scheduled_push_and_everything_again(self):
         self.receive()
