@@ -68,7 +68,8 @@ class BjApiLink(models.Model):
     delivery_id = fields.Many2one("bj.api.delivery", "Last Delivery", ondelete="set null", index="btree_not_null")
     resent = fields.Integer("Sent Again", aggregator=None, help="In a row, because of what came in before it arrived.")
     conflict_date = fields.Datetime("Conflict since", index="btree_not_null")
-    conflict_payload = fields.Json("What the Other System Has")
+    # text: a jsonb column holds neither NUL nor halves of surrogate pairs, not even escaped
+    conflict_payload = fields.Text("What the Other System Has")
     theirs = fields.Text(compute="_compute_sides")
     ours = fields.Text(compute="_compute_sides")
 
@@ -82,7 +83,7 @@ class BjApiLink(models.Model):
             record = link.conflict_payload and self.env[link.model].browse(link.record_id).exists()
             record = record and outbound._run_as(link.sudo().config_id, record)
             items = record and outbound._serialize(mapper._plan(link.config_id.id), record)
-            link.theirs = link.conflict_payload and _dump(link.conflict_payload)
+            link.theirs = link.conflict_payload and _dump(json.loads(link.conflict_payload))
             link.ours = items and (items[0][2] or _dump(items[0][1]))
 
     # ------------------------------------------------------------------
@@ -93,7 +94,7 @@ class BjApiLink(models.Model):
         """Settle conflicts by writing what the other system has; what comes of it is sent: that may be but a part."""
         self.check_access("write")
         for link in self.filtered("conflict_date"):
-            link._apply(link.conflict_payload)
+            link._apply(json.loads(link.conflict_payload))
         self.action_keep_ours()
 
     def action_keep_ours(self):
@@ -437,9 +438,8 @@ class BjApiLink(models.Model):
         self._withdraw(config, self.mapped("record_id"))
         for link, (row, payload) in items.items():
             row.kept = self.env._("Not written yet: the record was changed here too, and somebody has to decide.")
-            known = link.conflict_payload or {}
-            values = {"conflict_payload": _merge(known, payload)}
-            link.write(values | ({} if link.conflict_date else {"conflict_date": fields.Datetime.now()}))
+            link.conflict_payload = json.dumps(_merge(json.loads(link.conflict_payload or "{}"), payload))
+            link.conflict_date = link.conflict_date or fields.Datetime.now()
         names = ", ".join(self.mapped(lambda link: link.external_id or str(link.record_id))[:10])
         message = self.env._("Changed on both sides, see the Links of this configuration: %s", names)
         config._notify_responsible(self.env._("Conflicts wait for a decision"), message)
