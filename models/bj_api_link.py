@@ -80,11 +80,14 @@ class BjApiLink(models.Model):
         """Show both states; ours as it would be sent."""
         outbound, mapper = self.env["bj.api.sync.outbound"], self.env["bj.api.sync.mapper"]
         for link in self:
-            record = link.conflict_payload and self.env[link.model].browse(link.record_id).exists()
-            record = record and outbound._run_as(link.sudo().config_id, record)
-            items = record and outbound._serialize(mapper._plan(link.config_id.id), record)
             link.theirs = link.conflict_payload and _dump(json.loads(link.conflict_payload))
-            link.ours = items and (items[0][2] or _dump(items[0][1]))
+            record = self.env[link.model].browse(link.record_id).exists()
+            if link.conflict_payload and record:
+                record = outbound._run_as(link.sudo().config_id, record)
+                [(_record, payload, problem)] = outbound._serialize(mapper._plan(link.config_id.id), record)
+                link.ours = problem or _dump(payload)
+            else:
+                link.ours = link.conflict_payload and self.env._("The record was deleted here.")
 
     # ------------------------------------------------------------------
     # Actions

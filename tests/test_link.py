@@ -1,7 +1,7 @@
 import json
 from datetime import timedelta
 
-from odoo.exceptions import AccessError, ValidationError
+from odoo.exceptions import AccessError, MissingError, ValidationError
 from odoo.fields import Command, Datetime
 from odoo.tests import HttpCase, new_test_user, tagged
 
@@ -454,6 +454,17 @@ class TestConflict(TwoWayCase):
         link.action_keep_ours()
         self.assertEqual(self.sent_names(), ["Agreed"])
         self.assertFalse(link.conflict_date or link.conflict_payload)
+
+    def test_deleted_meanwhile(self):
+        link = self.ask()
+        self.partner.unlink()
+        link.invalidate_recordset()
+        self.assertIn("deleted", link.ours)
+        with self.assertRaises(MissingError), self.env.cr.savepoint():
+            link.action_take_theirs()
+        link.action_keep_ours()
+        self.assertFalse(link.conflict_date)
+        self.assertEqual(self.sent_names(), [])
 
     def test_settled_by_themselves(self):
         link = self.ask()
