@@ -340,7 +340,8 @@ class BjApiLink(models.Model):
         if not links:
             return set()
         changing = self._get_changing([by_id[link.record_id][0] for link in links])
-        whole = {link.record_id for link in links if self._is_whole(config, plan, by_id[link.record_id][1])}
+        own = self.env["bj.api.sync.mapper"]._plan(config.id)
+        whole = {link.record_id for link in links if self._is_whole(own, plan, [by_id[link.record_id][1]])}
         # who tells all of what is here settles an open conflict, who tells a part adds to it
         waiting = {link.record_id for link in links if link.conflict_date}
         open_ids = set(links.mapped("record_id")) - (waiting & whole - changing)
@@ -385,15 +386,36 @@ class BjApiLink(models.Model):
         return changing
 
     @api.model
-    def _is_whole(self, config, plan, payload):
-        """Tell whether a payload has everything we would send: then nothing of ours is left when it is written."""
-        mapper, model = self.env["bj.api.sync.mapper"], self.env[plan.model]
-        own, batch = mapper._plan(config.id), Batch.of([payload])
+    def _is_whole(self, own, plan, payloads):
+        """Tell whether payloads have everything we would send: then nothing of ours is left when they are written.
+
+        :param Plan own: how it would be sent
+        :param Plan plan: how it comes in
+        """
+        mapper, model, batch = self.env["bj.api.sync.mapper"], self.env[plan.model], Batch.of(payloads)
+        told = {line.field_name: line for line in plan.lines if ABSENT not in batch.column(line.path)}
+        if plan.identifier:
+            told[plan.identifier.field_name] = plan.identifier
         # a script without a field may tell of any
-        names = {line.field_name for line in (*own.lines, *own.exec_lines)}
-        needed = {name for name in names if not name or mapper._is_writable(model._fields[name])}
-        told = {line.field_name for line in plan.lines if batch.column(line.path)[0] is not ABSENT}
-        return needed <= told | {plan.identifier.field_name if plan.identifier else "id"}
+        lines = [
+            line
+            for line in (*own.lines, *own.exec_lines)
+            if not line.field_name or mapper._is_writable(model._fields[line.field_name])
+        ]
+        return all(line.field_name in told for line in lines) and all(
+            self._is_nested_whole(line, told[line.field_name], batch) for line in lines if line.mapping
+        )
+
+    @api.model
+    def _is_nested_whole(self, own, line, batch):
+        """Tell the same of the records that lines link to; of those that are but linked, there is nothing to tell."""
+        if line.field_type != "one2many" and line.relation_policy != "upsert":
+            return True
+        if not line.mapping or (line.field_type == "one2many" and not line.remove_missing):
+            return False
+        values = [value if isinstance(value, list) else [value] for value in batch.column(line.path)]
+        nested = [value for some in values for value in some if value is not None]
+        return all(isinstance(value, dict) for value in nested) and self._is_whole(own.mapping, line.mapping, nested)
 
     def _decide(self, policy, plan, payload, record):
         """Return the policy that applies to a record: *Newest* is one of the others.

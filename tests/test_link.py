@@ -315,6 +315,26 @@ class TestConflict(TwoWayCase):
         self.assertEqual(self.sent_names(), ["Theirs"])
         self.assertEqual(self.receiver.requests[0].json["address"]["city"], "Linz")
 
+    def test_remote_wins_in_part_of_children(self):
+        """So does what they did not tell of a child, and a child they did not tell of, unless that one is removed."""
+        self.add_kids("name", "function")
+        Kid = self.env["res.partner"].with_context(default_parent_id=self.partner.id)
+        for told, removing, left in (
+            ([{"code": "K1", "name": "Theirs"}], True, "Cook"),
+            ([{"code": "K1", "name": "Theirs", "function": "Boss"}], False, "K2"),
+            ([{"code": "K1", "name": "Theirs", "function": "Boss"}], True, ""),
+        ):
+            with self.subTest(told=told, removing=removing):
+                self.inbound.line_ids.filtered("mapping_config_id").remove_missing = removing
+                self.partner.child_ids.unlink()
+                kids = Kid.create([{"ref": "K1", "name": "Kid", "function": "Clerk"}, {"ref": "K2", "name": "Second"}])
+                self.dispute("remote")
+                kids[0].function = "Cook"
+                self.receive({**WHOLE, "kids": told})
+                self.sent_names()
+                bodies = [request.body for request in self.receiver.requests]
+                self.assertEqual([left in body for body in bodies], [True] if left else [])
+
     def test_remote_wins_while_ours_is_on_its_way(self):
         """It may arrive after theirs went: what counts is sent once more, a little later."""
         delivery = self.dispute("remote")
