@@ -146,7 +146,7 @@ class BjApiLink(models.Model):
             for config in configs.search([("counterpart_id", "=", config_id)])
         ]
         # what one of them keeps from being written, the others must not withdraw theirs for
-        return tuple(sorted(pairs, key=lambda pair: pair.policy == "remote"))
+        return tuple(sorted(pairs, key=lambda pair: (pair.policy == "remote", pair.policy == "newest")))
 
     @api.model
     def _get_state_pairs(self, config_id):

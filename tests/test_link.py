@@ -503,12 +503,17 @@ class TestConflict(TwoWayCase):
         """What one of them keeps from being written is not withdrawn for the other one."""
         other = self.make_config(name="A first one", counterpart_id=self.inbound.id)
         self.make_rule(self.make_action(other), fields=())
-        self.dispute("odoo")
-        self.receive()
-        self.assertEqual(self.partner.name, "Ours")
-        self.env.cr.flush()
-        waiting = other.delivery_ids.filtered(lambda delivery: delivery.state == "pending")
-        self.assertEqual(waiting.mapped("record_id"), self.partner.ids)
+        self.add_date()
+        for policies in (("remote", "odoo"), ("newest", "odoo"), ("remote", "newest"), ("newest", "ask")):
+            with self.subTest(policies=policies):
+                other.conflict_policy = policies[0]
+                self.dispute(policies[1])
+                date = "2000-01-01T00:00:00Z" if policies[1] == "newest" else "2100-01-01T00:00:00Z"
+                self.receive(WHOLE | {"name": f"Theirs {policies}", "changed": date})
+                self.assertEqual(self.partner.name, "Ours")
+                self.env.cr.flush()
+                waiting = other.delivery_ids.filtered(lambda delivery: delivery.state == "pending")
+                self.assertEqual(waiting.mapped("record_id"), self.partner.ids)
 
     def test_dry_run(self):
         self.dispute("ask")
