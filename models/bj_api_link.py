@@ -121,6 +121,8 @@ class BjApiLink(models.Model):
         """
         self.ensure_one()
         counterpart = self.sudo().config_id.counterpart_id
+        if not counterpart:
+            raise UserError(self.env._("%s is not two-way any more: only Keep Ours is left.", self.config_id.name))
         record = self.env["bj.api.sync.outbound"]._run_as(counterpart, self.env[self.model].browse(self.record_id))
         mapper = record.env["bj.api.sync.mapper"]
         batch = Batch.of([payload])

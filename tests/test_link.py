@@ -1,7 +1,7 @@
 import json
 from datetime import timedelta
 
-from odoo.exceptions import AccessError, MissingError, ValidationError
+from odoo.exceptions import AccessError, MissingError, UserError, ValidationError
 from odoo.fields import Command, Datetime
 from odoo.tests import HttpCase, new_test_user, tagged
 
@@ -485,6 +485,14 @@ class TestConflict(TwoWayCase):
         link.action_keep_ours()
         self.assertFalse(link.conflict_date)
         self.assertEqual(self.sent_names(), [])
+
+    def test_no_pair_any_more(self):
+        link = self.ask()
+        self.config.counterpart_id = False
+        with self.assertRaises(UserError):
+            link.action_take_theirs()
+        link.action_keep_ours()
+        self.assertEqual(self.sent_names(), ["Ours"])
 
     def test_settled_by_themselves(self):
         link = self.ask()
