@@ -18,7 +18,7 @@ from odoo.tools import mute_logger
 from ..models import bj_api_dispatcher
 from ..models.bj_api_dispatcher import LEASE, _Run
 from ..tools import backoff, secret
-from ..tools.lanes import Lanes, ring
+from ..tools.lanes import Alarm, Lanes
 from .common_outbound import OutboundCase
 
 
@@ -711,16 +711,23 @@ class TestDispatch(DeliveryCase):
         self.assertFalse([thread for thread in threading.enumerate() if thread.name.startswith("bj_api_sync.lane")])
 
     def test_alarm(self):
-        """An earlier alarm replaces a later one; a later one waits for the earlier."""
-        rung = []
-        ring("test", 60, lambda: rung.append("late"))
-        ring("test", 0.05, lambda: rung.append("soon"))
-        ring("test", 0.2, lambda: rung.append("later"))
-        time.sleep(0.3)
-        self.assertEqual(rung, ["soon"])
-        ring("test", 0.05, lambda: rung.append("again"))
-        time.sleep(0.15)
-        self.assertEqual(rung, ["soon", "again"])
+        """One that is asked for is never lost to another one; a single thread waits for all."""
+
+        def ring():
+            rung.append(time.monotonic() - start)
+
+        alarm, rung, others, start = Alarm(), [], threading.active_count(), time.monotonic()
+        for seconds in (60, 0.1, 0.5):
+            alarm.set(seconds, ring)
+        time.sleep(0.05)
+        self.assertEqual(threading.active_count() - others, 1)
+        time.sleep(0.25)
+        self.assertEqual(len(rung), 1)
+        alarm.set(0, ring)
+        time.sleep(0.5)
+        self.assertEqual(len(rung), 3)
+        self.assertGreater(rung[2], 0.45)
+        alarm._timer.cancel()
 
     def test_run_that_breaks_off(self):
         """It comes back when its claims lapse, and begins nothing more."""

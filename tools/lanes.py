@@ -133,20 +133,42 @@ class Lanes:
             self._grow_if_slow(lane, start)
 
 
-#: name -> the timer that is to ring next
+class Alarm:
+    """Calls a function at several points in time, with one thread however many they are."""
+
+    def __init__(self):
+        self._lock, self._dues, self._timer = threading.Lock(), set(), None
+
+    def set(self, seconds, function):
+        """Call a function after so many seconds, too; it is the same by all that is asked for, or does the same."""
+        with self._lock:
+            self._dues.add(time.monotonic() + seconds)
+            self._start(function)
+
+    def _start(self, function):
+        if self._timer:
+            self._timer.cancel()
+        self._timer = None
+        if self._dues:
+            self._timer = threading.Timer(max(0, min(self._dues) - time.monotonic()), self._ring, [function])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _ring(self, function):
+        with self._lock:
+            now = time.monotonic()
+            self._dues = {due for due in self._dues if due > now}
+            self._start(function)
+        function()
+
+
+#: name -> its alarm
 _alarms = {}
 
 
 def ring(name, seconds, function):
-    """Call a function in a thread after so many seconds, or when an earlier alarm of this name rings, if there is one.
+    """Call a function in a thread after so many seconds, that of a name at all points in time it was asked for.
 
-    So there is but one thread per name, however often it is asked for.
+    An earlier call does not stand in for a later one: what is due by then may not be found yet.
     """
-    now, known = time.monotonic(), _alarms.get(name)
-    if known and known.is_alive():
-        if now < known.due <= now + seconds:
-            return
-        known.cancel()
-    timer = _alarms[name] = threading.Timer(seconds, function)
-    timer.due, timer.daemon = now + seconds, True
-    timer.start()
+    _alarms.setdefault(name, Alarm()).set(seconds, function)
