@@ -4,13 +4,14 @@ from collections import Counter
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from types import SimpleNamespace
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from cryptography.fernet import Fernet
-from psycopg2 import InterfaceError, OperationalError
+from psycopg2 import DatabaseError, InterfaceError, OperationalError
 
 from odoo.exceptions import AccessError, UserError
 from odoo.fields import Command
+from odoo.modules import module
 from odoo.tests import BaseCase, new_test_user, tagged
 from odoo.tools import config as odoo_config
 from odoo.tools import mute_logger
@@ -19,6 +20,7 @@ from ..models import bj_api_dispatcher
 from ..models.bj_api_dispatcher import LEASE, _Run
 from ..tools import backoff, secret
 from ..tools.lanes import Alarm, Lanes
+from ..tools.transaction import bookkeeping
 from .common_outbound import OutboundCase
 
 
@@ -709,6 +711,12 @@ class TestDispatch(DeliveryCase):
         threads = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
         self.assertEqual(len(threads), 1)
         self.assertFalse([thread for thread in threading.enumerate() if thread.name.startswith("bj_api_sync.lane")])
+
+    def test_connection_lost_in_the_pool(self):
+        """It tells of it by an error of no subclass; what was sent meanwhile is noted once the database is back."""
+        lost = SimpleNamespace(registry=SimpleNamespace(cursor=Mock(side_effect=DatabaseError("server closed"))))
+        with patch.object(module, "current_test", None), self.assertRaises(OperationalError), bookkeeping(lost):
+            pass
 
     def test_alarm(self):
         """One that is asked for is never lost to another one; a single thread waits for all."""

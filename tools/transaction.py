@@ -97,13 +97,19 @@ def bookkeeping(env):
 
     READ COMMITTED, because claims and counters are shared with others who change them all the time. Tests have
     one transaction for everything.
+
+    :raises psycopg2.OperationalError: if the database is gone
     """
     if module.current_test:
         env.flush_all()
         yield env(su=True)
         env.invalidate_all()
         return
-    with env.registry.cursor() as cr:
+    try:
+        cursor = env.registry.cursor()
+    except psycopg2.DatabaseError as exc:  # that of a connection which was lost in the pool is of no subclass
+        raise psycopg2.OperationalError(str(exc)) from exc
+    with cursor as cr:
         cr.connection.set_isolation_level(ISOLATION_LEVEL_READ_COMMITTED)
         yield env(cr=cr, user=SUPERUSER_ID, context={})
 
