@@ -326,20 +326,9 @@ class BjApiDelivery(models.Model):
     def _insert(self, config, requests, operation):
         """Insert deliveries with one statement."""
         names = (
-            *(
-                "create_date",
-                "config_id",
-                "company_id",
-                "user_id",
-                "state",
-                "operation",
-                "target",
-                "method",
-                "url",
-                "url_source",
-            ),
-            *("content_type", "body", "model", "record_id", "record_ids", "record_count", "idempotency_key"),
-            *("attempt_count", "next_attempt", "last_error", "done_date"),
+            *("create_date", "config_id", "company_id", "user_id", "state", "operation", "target", "method"),
+            *("url", "url_source", "content_type", "body", "model", "record_id", "record_ids", "record_count"),
+            *("idempotency_key", "attempt_count", "next_attempt", "last_error", "done_date"),
         )
         [[now]] = self.env.execute_query(SQL("SELECT %s", NOW))
         rows = SQL(", ").join(self._prepare_row(config, request, operation, now) for request in requests)

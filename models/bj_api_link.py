@@ -129,7 +129,7 @@ class BjApiLink(models.Model):
         rows = mapper._parse(mapper._plan(counterpart.id, "in"), batch, record._ids)
         if batch.errors:
             raise UserError("\n".join(fault["message"] for faults in batch.errors.by_item.values() for fault in faults))
-        mapper._save(rows)
+        record.env["bj.api.sync.inbound"]._save(rows)
 
     # ------------------------------------------------------------------
     # Pairs and states

@@ -370,7 +370,7 @@ class BjApiSyncConfig(models.Model):
             if len(config.line_ids.filtered("is_record_identifier")) > 1:
                 raise config._refusal(self.env._("only one line can be the record identifier."))
 
-    @api.constrains("line_ids", "endpoint", "request_type")
+    @api.constrains("line_ids", "endpoint", "request_type", "is_pull", "counterpart_id")
     def _check_record_identifier(self):
         self.line_ids._check_external_key()
         for config in self:

@@ -44,7 +44,6 @@ class BjApiSyncConfig(models.Model):
     @api.constrains("counterpart_id", "conflict_policy", "request_type", "model_id", "is_pull")
     def _check_counterpart(self):
         self |= self.sudo().search([("counterpart_id", "in", self.ids)])
-        self.line_ids._check_external_key()
         for config in self.filtered("counterpart_id"):
             other = config.counterpart_id
             goes_out = config.request_type == "out" and not config.is_pull

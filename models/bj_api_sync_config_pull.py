@@ -111,7 +111,6 @@ class BjApiSyncConfig(models.Model):
     @api.constrains("is_pull", "request_type", "http_method_ids", "request_url", "line_ids")
     def _check_pull(self):
         self._check_user()
-        self._check_record_identifier()
         for config in self.filtered("is_pull"):
             if config.request_type != "out" or config.http_method_ids.name != "GET":
                 raise config._refusal(self.env._("records are pulled by an outbound configuration with GET."))

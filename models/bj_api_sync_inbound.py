@@ -572,10 +572,26 @@ class BjApiSyncInbound(models.AbstractModel):
             records = self.env[plan.model].browse([row.record_id for row in matched])
             before.update(zip((row.item for row in matched), self._represent(plan, records), strict=True))
         with self.env["bj.api.link"]._receiving(plan, rows, [payloads[index] for index in items]):
-            mapper._save([row for row in rows if not row.kept])
+            self._save([row for row in rows if not row.kept])
         if plan.is_filtered and mapper._has_outside(rows):
             raise BadPayload(self.env._("The record would be outside of this endpoint's filter domain."))
         return rows
+
+    def _save(self, rows):
+        """Store rows, and have Odoo compute and check what follows from them.
+
+        :param rows: rows without faults
+        :type rows: list[Row]
+        :raises UserError: if Odoo refuses them
+        :raises BadPayload: if its code fails on one of their values
+        """
+        try:
+            self.env["bj.api.sync.mapper"]._store(rows)
+            self.env.flush_all()
+        except MISFITS as exc:
+            _logger.warning("Values that Odoo's code failed on", exc_info=True)
+            error = f"{type(exc).__name__}: {exc}".splitlines()[0]  # the others of a database's error are its query
+            raise BadPayload(self.env._("Odoo failed on these values: %s", error)) from exc
 
     def _check_creatable(self, endpoint, plan, batch, rows):
         for index, row in enumerate(rows):
@@ -652,8 +668,6 @@ class BjApiSyncInbound(models.AbstractModel):
             return {}
         if isinstance(exc, (IntegrityError, DataError)):
             exc = self._database_error(plan, exc)
-        elif isinstance(exc.__cause__, MISFITS):
-            _logger.warning("Item %s of a request: %s", items[0], exc, exc_info=exc)
         errors = list(getattr(exc, "errors", ())) or [{"pointer": ""}]
         status = self._get_status(exc)
         return {items[0]: [{"message": str(exc.args[0]), "status": status, **error} for error in errors]}

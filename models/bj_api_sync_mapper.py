@@ -6,7 +6,7 @@ from odoo.fields import Command, Domain
 from odoo.models import MAGIC_COLUMNS
 from odoo.tools import groupby, ormcache
 
-from ..exceptions import MISFITS, BadPayload
+from ..exceptions import BadPayload
 from ..tools import codec, redact
 from ..tools.plan import ABSENT, Links, Plan, PlanLine, Row, build_objects, list_objects
 
@@ -469,21 +469,6 @@ class BjApiSyncMapper(models.AbstractModel):
     # ------------------------------------------------------------------
     # Rows -> records
     # ------------------------------------------------------------------
-
-    def _save(self, rows):
-        """Store rows, and have Odoo compute and check what follows from them.
-
-        :param rows: rows without faults
-        :type rows: list[Row]
-        :raises UserError: if Odoo refuses them
-        :raises BadPayload: if its code fails on one of their values
-        """
-        try:
-            self._store(rows)
-            self.env.flush_all()
-        except MISFITS as exc:
-            error = f"{type(exc).__name__}: {exc}".splitlines()[0]  # the others of a database's error are its query
-            raise BadPayload(self.env._("Odoo failed on these values: %s", error)) from exc
 
     def _store(self, rows, created=None):
         """Create and update the records of rows, those they link to first.

@@ -89,10 +89,8 @@ class BjApiSyncOutbound(models.AbstractModel):
                     "The record is outside the filter domain, or %(user)s may not read it.", user=records.env.user.name
                 )
             except (*REFUSALS, *MISFITS, DataError) as exc:
-                status, message = (
-                    "error",
-                    self.env._("%(config)s cannot select: %(error)s", config=config.name, error=exc),
-                )
+                status = "error"
+                message = self.env._("%(config)s cannot select: %(error)s", config=config.name, error=exc)
                 config._notify_responsible(self.env._("Records are not sent"), message)
         skipped = records - kept if kept else records
         self._log_skipped(config, skipped, message, status)
