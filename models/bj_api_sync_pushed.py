@@ -1,4 +1,4 @@
-from psycopg2.extras import Json
+import json
 
 from odoo import api, fields, models
 from odoo.tools import SQL
@@ -14,7 +14,7 @@ class BjApiSyncPushed(models.Model):
 
     config_id = fields.Many2one("bj.api.sync.config", required=True, ondelete="cascade")
     record_id = fields.Integer(required=True)
-    keys = fields.Json()
+    keys = fields.Text(help="As JSON: a jsonb column does not hold all that a URL can.")
 
     _record_uniq = models.UniqueIndex("(config_id, record_id)")
 
@@ -29,7 +29,7 @@ class BjApiSyncPushed(models.Model):
         if not config.deletion_url:
             return
         known = {
-            record_id: Json(keys)
+            record_id: json.dumps(keys)
             for request in requests
             for record_id, keys in zip(request.record_ids, request.keys, strict=False)  # none for what was not sent
         }
@@ -53,7 +53,8 @@ class BjApiSyncPushed(models.Model):
             SELECT record_id, keys FROM bj_api_sync_pushed AS p
              WHERE config_id = %s AND NOT EXISTS (SELECT FROM %s AS r WHERE r.id = p.record_id)
              ORDER BY record_id LIMIT %s"""
-        return self.env.execute_query(SQL(query, config.id, SQL.identifier(model._table), limit))
+        rows = self.env.execute_query(SQL(query, config.id, SQL.identifier(model._table), limit))
+        return [(record_id, json.loads(keys)) for record_id, keys in rows]
 
     @api.model
     def _forget(self, config, record_ids):

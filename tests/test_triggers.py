@@ -2,6 +2,7 @@ from datetime import datetime, timedelta
 from unittest.mock import patch
 
 from odoo.exceptions import AccessError, UserError, ValidationError
+from odoo.fields import Command
 from odoo.tests import Form, new_test_user, tagged
 
 from ..models import bj_api_sync_push
@@ -203,6 +204,16 @@ class TestScheduledDeletions(TestScheduledPush):
         self.assertEqual(set(deliveries.mapped("state")), {"sent"})
         self.assertEqual({request.body for request in self.receiver.requests if request.method == "DELETE"}, {""})
         self.assertFalse([path for path in self.run_cron() if "/" in path], "told once")
+
+    def test_deleted_with_odd_keys(self):
+        """What JSON can hold and a jsonb column cannot."""
+        field = self.env["ir.model.fields"]._get("res.partner", "ref").id
+        line = {"external_key": "odd", "field_id": field, "value_type": "script", "script": "'\\x00\\ud800'"}
+        self.config.line_ids = [Command.create(line)]
+        self.config.deletion_url = f"{self.receiver.url}/{{odd}}/{{code}}"
+        self.run_cron()
+        self.partner.unlink()
+        self.assertEqual(self.run_cron(), ["/%00%3F/P1"])
 
     def test_deleted_in_pages(self):
         self.run_cron()
