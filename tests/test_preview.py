@@ -2,7 +2,7 @@ import json
 
 from lxml import html
 
-from odoo.exceptions import AccessError, UserError
+from odoo.exceptions import AccessError, UserError, ValidationError
 from odoo.fields import Command
 from odoo.tests import Form, new_test_user, tagged
 
@@ -191,6 +191,17 @@ class TestSample(ApiCase):
     def proposals(self, sample):
         wizard = self.open_sample(sample).save()
         return {line.key: line.field_id.name for line in wizard.line_ids}
+
+    def test_first_lines(self):
+        """An exposed configuration has an identifier with its first line."""
+        self.config_.line_ids.unlink()
+        wizard = self.open_sample({"ref": "C-1", "name": "Ada"}).save()
+        with self.assertRaisesRegex(ValidationError, "Is Record Identifier"), self.env.cr.savepoint():
+            wizard.action_add()
+        with Form(wizard) as form, form.line_ids.edit(0) as line:
+            line.is_record_identifier = True
+        wizard.action_add()
+        self.assertEqual(self.config_.line_ids.mapped("is_record_identifier"), [True, False])
 
     def test_names_and_labels(self):
         sample = {

@@ -88,7 +88,14 @@ class BjApiSyncSample(models.TransientModel):
             raise UserError(self.env._("Choose a field for at least one key."))
         last = max(self.config_id.line_ids.mapped("sequence"), default=0)
         self.config_id.line_ids = [
-            Command.create({"sequence": last + number, "external_key": line.key, "field_id": line.field_id.id})
+            Command.create(
+                {
+                    "sequence": last + number,
+                    "external_key": line.key,
+                    "field_id": line.field_id.id,
+                    "is_record_identifier": line.is_record_identifier,
+                }
+            )
             for number, line in enumerate(lines, 1)
         ]
         return {"type": "ir.actions.act_window_close"}
@@ -111,6 +118,7 @@ class BjApiSyncSampleLine(models.TransientModel):
         help="Keys without a field are left out.",
         ondelete="cascade",
     )
+    is_record_identifier = fields.Boolean(help="The value of this key tells which record is meant: one line has it.")
 
 
 def _normalize(text):
