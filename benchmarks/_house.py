@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg2
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from common_server import free_port, sql
+from common_server import database_copy, free_port
 
 ROOT = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("BJ_DEV_CACHE") or ROOT.parent / ".dev").expanduser().resolve()  # as ./dev has it
@@ -115,13 +115,8 @@ class House:
 @contextlib.contextmanager
 def house(purpose, **options):
     """A copy of the template for the time of the block."""
-    template = os.environ["BJ_DEV_TEMPLATE"]
-    database = f"{template.replace('_addon_', f'_{purpose}_')}_{os.getpid()}"
-    sql(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
-    try:
+    with database_copy(purpose) as database:
         yield House(database, **options)
-    finally:
-        sql(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
 
 
 #: a server whose workers do the jobs of OCA's queue_job, and its runner

@@ -33,7 +33,8 @@ def free_port():
 def database_copy(name):
     """A copy of the template, with the addon and its demo data, for the time of the block."""
     template = os.environ["BJ_DEV_TEMPLATE"]
-    database = f"{template}_{name}_{os.getpid()}"
+    # ./dev test drops those whose process was killed
+    database = f"{template.replace('_addon_', '_test_')}_{name}_{os.getpid()}"
     sql(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
     try:
         yield database
