@@ -274,9 +274,7 @@ class BjApiLog(models.Model):
         """
         values = Masked(values)
         config = config or self._get_config_data(values.get("config_id") or 0)
-        secrets = _read_literals(config.secrets)
-        if further := redact.literals(values.pop("further_secrets", ())):
-            secrets = redact.Literals(sorted({*secrets, *further}, key=len, reverse=True))
+        secrets = self._get_literals(config, values.pop("further_secrets", ()))
         limit = self._get_number(BODY_LIMIT, redact.LIMIT)
         if values.get("direction") == "in" and values.get("method") == "GET" and values["status"] == "success":
             limit = min(limit, READ_LIMIT)
@@ -297,6 +295,22 @@ class BjApiLog(models.Model):
         values.setdefault("user_id", self.env.uid)
         values.setdefault("company_id", config.company_id or self.env.company.id)
         return values
+
+    @api.model
+    def _mask(self, config_id, text, further_secrets=()):
+        """Mask the secrets in a text that quotes others, wherever it will be read.
+
+        :param int config_id: id of the configuration whose exchange it tells of
+        :param str text: what may have secrets in it
+        :param further_secrets: texts to mask beside the secrets of the configuration
+        :rtype: str
+        """
+        return redact.url(text, self._get_literals(self._get_config_data(config_id), further_secrets))
+
+    @api.model
+    def _get_literals(self, config, further_secrets=()):
+        secrets, further = _read_literals(config.secrets), redact.literals(further_secrets)
+        return redact.Literals(sorted({*secrets, *further}, key=len, reverse=True)) if further else secrets
 
     @api.model
     def _get_config_data(self, config_id):

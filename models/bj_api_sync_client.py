@@ -145,7 +145,9 @@ class BjApiSyncClient(models.AbstractModel):
         exchange.outcome = self._get_outcome(config, exchange)
         if exchange.status_code == 401 and config.authorization_type == "oauth2" and tokens._drop(config, exchange):
             exchange.outcome = "renew"
-        exchange.error = "" if exchange.outcome == "success" else self._get_error(config, exchange)
+        if exchange.outcome != "success":
+            token = oauth.get_token(exchange.call)
+            exchange.error = self.env["bj.api.log"]._mask(config.id, self._get_error(config, exchange), (token,))
         return exchange
 
     # ------------------------------------------------------------------

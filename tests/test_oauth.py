@@ -212,6 +212,10 @@ class TestToken(OAuthCase):
                 [kind, message] = self.env["bj.api.sync.outbound"]._test_connection(self.config)
                 self.assertEqual(kind, "danger")
                 self.assertIn(words, message)
+        secret = self.config.client_secret
+        self.receiver.clear()
+        self.receiver.on("/token", status=400, body={"error": "invalid_client", "error_description": f"Not {secret}."})
+        self.assertIn("(invalid_client: Not ***.)", self.push().error)
         self.config.token_url = "http://169.254.169.254/token"
         self.assertIn("169.254.169.254 is an address of this server", self.push().error)
 

@@ -314,11 +314,11 @@ class TestConnectionButton(OutboundCase):
     def test_codes(self):
         for code, kind, word in (
             (401, "danger", "credentials"), (403, "danger", "credentials"), (404, "warning", "path"),
-            (405, "success", "reachable"), (302, "warning", "redirects"), (429, "warning", "fewer"),
-            (500, "warning", "problem"),
+            (405, "success", "reachable"), (301, "warning", "redirects"), (302, "warning", "redirects"),
+            (429, "warning", "fewer"), (500, "warning", "problem"),
         ):  # fmt: skip
             with self.subTest(code=code):
-                headers = {"Location": "ftp://elsewhere"} if code == 302 else {}
+                headers = {301: {"Location": "/people"}, 302: {"Location": "ftp://elsewhere"}}.get(code, {})
                 self.receiver.clear()
                 self.receiver.on("/partners", status=code, headers=headers)
                 self.assertTold(self.config, kind, word)

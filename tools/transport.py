@@ -393,10 +393,11 @@ def _get_redirect(method, url, response):
     """Return the URL to go on with, or None where the answer is final.
 
     Only redirects that keep the method and the body are followed: 307 and 308 always, 301, 302 and 303 for
-    GET and HEAD (RFC 9110, section 15.4). Never from https to http, where others could read along.
+    GET (RFC 9110, section 15.4); not for HEAD, which tries what a POST will meet. Never from https to http, where
+    others could read along.
     """
     location = response.get_redirect_location()
-    if not location or (method not in ("GET", "HEAD") and response.status not in (307, 308)):
+    if not location or (method != "GET" and response.status not in (307, 308)):
         return None
     target = urljoin(url, location)
     old, new = urlsplit(url).scheme, urlsplit(target).scheme
