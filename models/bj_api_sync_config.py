@@ -124,8 +124,10 @@ class BjApiSyncConfig(models.Model):
         "res.users",
         "Run as",
         default=lambda self: self.env.user,
+        ondelete="restrict",
         tracking=True,
-        help="Requests read and write with the access rights of this user, never with more.",
+        help="Requests read and write with the access rights of this user, never with more. Out: what is sent is what "
+        "this user sees, in this user's language.",
     )
     trigger_action_model = fields.Selection(
         [
@@ -583,12 +585,12 @@ class BjApiSyncConfig(models.Model):
     # ------------------------------------------------------------------
 
     def _needs_user(self):
-        """Tell whether records are written for the other system, which nobody does as superuser.
+        """Tell whether records are read or written for the other system, which nobody does as superuser.
 
         :rtype: bool
         """
         self.ensure_one()
-        return self.request_type == "in" and bool(self.endpoint)
+        return self.request_type == "out" or bool(self.endpoint)
 
     def _get_trigger_name(self):
         """Return the name of what starts the requests.

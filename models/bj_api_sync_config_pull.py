@@ -110,7 +110,6 @@ class BjApiSyncConfig(models.Model):
 
     @api.constrains("is_pull", "request_type", "http_method_ids", "request_url", "line_ids")
     def _check_pull(self):
-        self._check_user()
         for config in self.filtered("is_pull"):
             if config.request_type != "out" or config.http_method_ids.name != "GET":
                 raise config._refusal(self.env._("records are pulled by an outbound configuration with GET."))
@@ -177,9 +176,6 @@ class BjApiSyncConfig(models.Model):
         kind = "danger" if result.error else "warning" if result.failed else "success"
         reload = {"type": "ir.actions.client", "tag": "soft_reload"}
         return notify(kind, message, title=self.sudo().name, sticky=kind != "success", next=reload)
-
-    def _needs_user(self):
-        return super()._needs_user() or self.is_pull
 
     def _get_outbound_config(self, config_id_ref=None):
         config = super()._get_outbound_config(config_id_ref)

@@ -118,6 +118,7 @@ class BjApiSyncOutbound(models.AbstractModel):
 
         What is sent must not depend on who saved a record: neither on rights, nor on language or companies.
         """
+        # only inbound ones may have none: with Odoo API Keys it is whoever asks
         user = config.user_id or self.env.user
         company = config.company_id or user.company_id
         context = {"lang": user.lang, "tz": user.tz, "allowed_company_ids": company.ids}

@@ -1,5 +1,6 @@
 from contextlib import contextmanager
 
+from psycopg2 import IntegrityError
 from psycopg2.errors import RestrictViolation, UniqueViolation
 
 from odoo.exceptions import UserError, ValidationError
@@ -205,6 +206,16 @@ class TestConfig(ApiCase):
         user = new_test_user(self.env, "runner", "base.group_user")
         with self.refused("runner.* has no access to the company Elsewhere"):
             self.partner_config(company_id=company.id, user_id=user.id)
+
+    def test_run_as_of_what_is_sent(self):
+        with self.refused("choose the user the requests run as"):
+            self.out(user_id=False)
+        with self.refused("cannot run as the superuser"):  # who creates the data of a module
+            self.out(user_id=self.env.ref("base.user_root").id)
+        user = new_test_user(self.env, "runner", "base.group_user")
+        self.out(user_id=user.id)
+        with self.assertRaises(IntegrityError), self.env.cr.savepoint(), mute_logger("odoo.sql_db"):
+            user.unlink()
 
     # Model, filter, options
 

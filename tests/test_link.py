@@ -663,7 +663,9 @@ class TestPair(TwoWayCase):
         for method in ("action_keep_ours", "action_take_theirs"):
             with self.assertRaises(AccessError):
                 getattr(link.with_user(reader), method)()
-        self.config.company_id = self.env["res.company"].create({"name": "Elsewhere"})
+        elsewhere = self.env["res.company"].create({"name": "Elsewhere"})
+        self.config.user_id.company_ids += elsewhere
+        self.config.company_id = elsewhere
         self.assertFalse(self.env["bj.api.link"].with_user(reader).search([("id", "=", link.id)]))
 
     def test_manager_decides(self):

@@ -663,7 +663,6 @@ class TestStarting(PullCase):
 
     def test_form(self):
         with Form(self.config) as form:
-            self.assertTrue(form._get_modifier("user_id", "invisible"))
             self.assertTrue(form._get_modifier("pull_paging", "invisible"))
             form.is_pull = True
             self.assertEqual(form.http_method_ids[:].name, "GET")

@@ -75,8 +75,9 @@ class TestViews(ApiCase):
             "user_id",
             "strict_keys",
         )
-        self.assertEqual(self.visible(form, *names), ["request_url", "read_timeout", "trigger_action_model"])
-        self.assertEqual(self.required(form, "http_method_ids", "request_url"), ["http_method_ids", "request_url"])
+        self.assertEqual(self.visible(form, *names), ["request_url", "read_timeout", "trigger_action_model", "user_id"])
+        names = ["http_method_ids", "request_url", "user_id"]
+        self.assertEqual(self.required(form, *names), names)
         form.http_method_ids.add(self.env.ref("bj_api_sync.http_method_post"))
         form.request_url = "https://example.com"
         form.bearer_token = "abc"
