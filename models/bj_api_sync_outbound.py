@@ -77,9 +77,11 @@ class BjApiSyncOutbound(models.AbstractModel):
         :rtype: tuple[odoo.models.BaseModel, odoo.models.BaseModel | None, odoo.models.BaseModel, str]
         """
         config, status, kept = config.sudo(), "skipped", None
-        message = self.env._("%(config)s is archived: nothing is sent.", config=config.name)
+        message = self.env._(
+            "%(config)s is archived, inbound or of another model than the record: nothing is sent.", config=config.name
+        )
         records = self._run_as(config, records)
-        if config.active:
+        if config.active and config.request_type == "out" and config.model_name == records._name:
             self.env.flush_all()  # what fails here is not the configuration
             try:
                 with self.env.cr.savepoint(flush=False):
@@ -197,7 +199,7 @@ class BjApiSyncOutbound(models.AbstractModel):
     @api.model
     def _prepare_request(self, config, records, **values):
         return PreparedRequest(
-            **{"method": config.http_method_ids.name, **values},
+            **{"method": config.http_method_ids[:1].name, **values},  # one of several, where it tells what is skipped
             model=records._name,
             record_ids=tuple(records.ids),
             trace_id=uuid4().hex,

@@ -41,26 +41,6 @@ class IrActionsServer(models.Model):
             return self.bj_api_sync_config_id.sudo()._get_trigger_name()
         return super()._generate_action_name()
 
-    @api.model
-    def _warning_depends(self):
-        return [
-            *super()._warning_depends(),
-            "bj_api_sync_config_id.request_type",
-            "bj_api_sync_config_id.model_id",
-        ]
-
-    def _get_warning_messages(self):
-        self.ensure_one()
-        messages = super()._get_warning_messages()
-        config = self.bj_api_sync_config_id.sudo()
-        if self.state == "bj_api_sync" and config and config.request_type != "out":
-            messages.append(self.env._("%(config)s is an inbound configuration: it cannot send.", config=config.name))
-        if self.state == "bj_api_sync" and config and config.model_id != self.model_id:
-            messages.append(
-                self.env._("%(config)s is a configuration of another model: choose another one.", config=config.name)
-            )
-        return messages
-
     def _unlink_with_triggers(self):
         """Delete actions, and what starts them: the addon goes, and with it what they do.
 
@@ -123,5 +103,5 @@ class IrActionsServer(models.Model):
         now = self.env.cr.now()  # when this transaction began, to the microsecond, as in its records
         # nobody knows what was created in this very transaction
         known = records.filtered(lambda record: not record._log_access or record.create_date < now)
-        config._enqueue(known, "unlink")
+        self.env["bj.api.delivery"]._enqueue(config, known, "unlink")
         return False

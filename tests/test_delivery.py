@@ -163,6 +163,35 @@ class TestQueue(DeliveryCase):
                 self.assertFalse(result.success)
                 self.assertIn("Partners out", result.error)
 
+    def test_configuration_that_does_not_send_any_more(self):
+        """Who saves or deletes a record does not suffer from it, and what waits goes on waiting."""
+        waiting = self.enqueue(self.partners[1])
+        self.make_rule(self.make_action())
+        self.make_rule(self.make_action(), "on_unlink")
+        self.env.cr.execute("UPDATE res_partner SET create_date = '2020-01-01' WHERE id = ANY(%s)", [self.partners.ids])
+        self.partners.invalidate_recordset()
+        country = self.env["ir.model"]._get_id("res.country")
+        methods = self.env["bj.http.method"].search([]).ids
+        for partner, values in (
+            (self.partners[2], {"request_type": "in", "endpoint": "test", "http_method_ids": [Command.set(methods)]}),
+            (self.partners[3], {"line_ids": False, "model_id": country}),
+        ):
+            with self.subTest(values=values), self.env.cr.savepoint() as savepoint:
+                self.config.write(values)
+                partner.name = "Saved"
+                self.env.cr.flush()
+                partner.unlink()
+                self.assertEqual(self.env["bj.api.delivery"].search([]), waiting)
+                self.assertEqual(self.logs().mapped("status"), ["skipped"] * 2)
+                self.assertIn("inbound or of another model", self.logs()[0].error_message)
+                savepoint.rollback()
+        self.config.write({"request_type": "in", "endpoint": "test"})
+        self.dispatch()
+        self.assertEqual(waiting.state, "pending")
+        self.config.request_type = "out"
+        self.dispatch()
+        self.assertEqual(waiting.state, "sent")
+
     def test_script_whose_data_is_no_json(self):
         deep = "x = []\nfor i in range(5000):\n    x = [x]\nrequest_data['a'] = x"
         for script in ("request_data['a'] = request_data", deep, "request_data['a'] = {(1, 2): 3}"):

@@ -1,3 +1,4 @@
+from odoo.exceptions import UserError
 from odoo.tests import Form, new_test_user, tagged
 
 from .common_outbound import OutboundCase
@@ -84,6 +85,12 @@ class TestServerAction(OutboundCase):
         action.model_id = self.env["ir.model"]._get("res.users")
         self.assertFalse(action.bj_api_sync_config_id)
 
-    def test_warnings(self):
-        inbound = self.make_config(request_type="in", endpoint="test-action")
-        self.assertIn("inbound", self.make_action(state="bj_api_sync", bj_api_sync_config_id=inbound.id).warning)
+    def test_configuration_that_cannot_send(self):
+        for values, message in (
+            ({"request_type": "in", "endpoint": "test-action"}, "inbound"),
+            ({"model_id": self.env["ir.model"]._get_id("res.country"), "line_ids": False}, "not of res.partner"),
+        ):
+            config = self.make_config(**values)
+            action = self.make_action(state="bj_api_sync", bj_api_sync_config_id=config.id)
+            with self.subTest(values=values), self.assertRaisesRegex(UserError, message):
+                self.run_action(self.partner, action)
