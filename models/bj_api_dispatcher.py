@@ -437,7 +437,7 @@ class BjApiDispatcher(models.AbstractModel):
         if not config.exists():
             return ""
         records = outbound._run_as(config, self.env[job.request.model].browse(job.request.record_ids))
-        return outbound._read_back(config, records.exists(), exchange)
+        return outbound._read_back(config, records, exchange)
 
     @api.model
     def _get_result(self, job, exchange, note):

@@ -359,15 +359,19 @@ class BjApiSyncOutbound(models.AbstractModel):
             return self.env._("Sent. Nothing was read back: the answer is no JSON.")
         # the change comes from this configuration: its own triggers have nothing to tell
         records = records.with_context(**self.env.context, bj_api_sync_from=config.id)
-        problems = []
+        known, problems = set(records.exists()._ids), []
         with self.env["bj.api.link"]._following(config, records):
             for index, record in enumerate(records):
+                if record.id not in known:
+                    continue  # deleted since: its item in the answer is nobody's
                 try:
                     with self.env.cr.savepoint():
                         self._write_answer(record, lines, answer, index, len(records))
                 except (*REFUSALS, *MISFITS, DatabaseError) as exc:
                     problems.append(f"{record}: {exc}")
-        return problems and self.env._("Sent. Not everything was read back: %(problems)s", problems="; ".join(problems))
+        if not problems:
+            return ""
+        return self.env._("Sent. Not everything was read back: %(problems)s", problems="; ".join(problems))
 
     @api.model
     def _write_answer(self, record, lines, answer, index, count):

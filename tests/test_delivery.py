@@ -272,6 +272,16 @@ class TestQueue(DeliveryCase):
         self.dispatch()
         self.assertEqual(self.partners.mapped("barcode"), ["101", "102", "103", "104", "105"])
 
+    def test_read_back_of_a_list_without_what_was_deleted_meanwhile(self):
+        self.config.is_paginated = True
+        self.read_back(self.config, barcode="id")
+        self.receiver.on("/partners", body=[{"id": number} for number in range(101, 106)])
+        delivery = self.enqueue(self.partners)
+        self.partners[1].unlink()
+        self.dispatch()
+        self.assertEqual((self.partners - self.partners[1]).mapped("barcode"), ["101", "103", "104", "105"])
+        self.assertEqual((delivery.state, delivery.last_error), ("sent", False))
+
     def test_answer_whose_charset_is_none(self):
         self.receiver.on("/partners", body={"id": 7}, headers={"Content-Type": "application/json; charset=undefined"})
         delivery = self.enqueue()
