@@ -159,7 +159,7 @@ class BjApiSyncConfig(models.Model):
         config = self.sudo()
         if not config.is_pull:
             raise UserError(self.env._("%(config)s sends records: switch on Pull Records first.", config=config.name))
-        return self.env["bj.api.sync.pull"]._pull(config)
+        return self.env["bj.api.sync.push"]._insist(self.env["bj.api.sync.pull"]._pull, config)
 
     def _notify_pulled(self, result):
         """Make the notification of a pull.

@@ -104,7 +104,7 @@ class BjApiSyncPull(models.AbstractModel):
             if not cron._commit_progress(remaining=len(config_ids) - position):
                 return
             try:
-                self._pull(self.env["bj.api.sync.config"].sudo().browse(config_id))
+                self.env["bj.api.sync.config"].browse(config_id)._pull()
             except Exception:  # whatever it is, it must not keep the others from their turn
                 self.env.cr.rollback()
                 _logger.exception("The pull of API configuration %s failed", config_id)

@@ -1,8 +1,10 @@
 from datetime import datetime
+from functools import partial
 
 from psycopg2.extras import Json
 
 from odoo import api, models
+from odoo.service.model import retrying
 from odoo.tools import SQL
 
 #: records that are queued, and committed, together
@@ -29,9 +31,9 @@ class BjApiSyncPush(models.AbstractModel):
 
         :param config: an outbound configuration
         """
-        self._enqueue_changed(config)
+        self._insist(self._enqueue_changed, config)
         if config.active and config.deletion_url:
-            self._enqueue_gone(config)
+            self._insist(self._enqueue_gone, config)
 
     @api.model
     def _enqueue_changed(self, config):
@@ -128,7 +130,19 @@ class BjApiSyncPush(models.AbstractModel):
         self._commit(done, int(left))
 
     @api.model
+    def _may_commit(self):
+        """Tell whether this is a scheduled action, or the caller says so; else all of it is one transaction."""
+        return bool(self.env.context.get("ir_cron_progress_id") or self.env.context.get("bj_api_sync_commit"))
+
+    @api.model
     def _commit(self, done, left):
-        """Commit, in a scheduled action or where the caller says so; else all of it is one transaction."""
-        if self.env.context.get("ir_cron_progress_id") or self.env.context.get("bj_api_sync_commit"):
+        if self._may_commit():
             self.env["ir.cron"]._commit_progress(done, remaining=left)
+
+    @api.model
+    def _insist(self, work, config):
+        """Do work in pages; again, from the last one on, if it meets with a change of the same records.
+
+        Requests are done again by Odoo, scheduled actions are not.
+        """
+        return retrying(partial(work, config), self.env) if self._may_commit() else work(config)

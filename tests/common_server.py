@@ -96,9 +96,9 @@ class OdooServer:
             raise AssertionError(answer["error"]["data"]["debug"])
         return answer.get("result")
 
-    def find(self, name):
-        """Return the id of a record of the demo data."""
-        return self.rpc("ir.model.data", "check_object_reference", "bj_api_sync", name)[1]
+    def find(self, name, module="bj_api_sync"):
+        """Return the id of a record of the demo data, or of another module."""
+        return self.rpc("ir.model.data", "check_object_reference", module, name)[1]
 
     def send_to(self, receiver, **values):
         """Let the demo's push of partners go to ``/in`` of a receiver."""
