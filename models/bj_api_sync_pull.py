@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 from uuid import uuid4
 
 from odoo import fields, models
-from odoo.exceptions import UserError
+from odoo.exceptions import ConcurrencyError, UserError
 
 from ..tools import backoff, paging, transaction
 from ..tools.transport import MAX_ANSWER, get_host, is_same_origin
@@ -158,6 +158,7 @@ class BjApiSyncPull(models.AbstractModel):
             mark = self._check_loop(state, place, items)
         except UserError as exc:
             return self._fail(config, state, request, exchange, result, str(exc))
+        self._lock(config, items)
         rows, errors = self._write(config, env, items)
         counts = {"pages": 1, "created": sum(row.created for row in rows), "failed": len(errors)}
         counts["updated"] = len(rows) - counts["created"]
@@ -185,6 +186,20 @@ class BjApiSyncPull(models.AbstractModel):
         # what is pulled comes from this configuration: its own triggers have nothing to tell
         context = {"bj_api_sync_from": config.id, **(TRACKING_DISABLED if config.tracking_disable else {})}
         return records.with_context(**context).env
+
+    def _lock(self, config, items):
+        """Keep others who write the same identifiers apart, and see what they wrote, in a transaction that begins here.
+
+        Where the caller has the transaction, it cannot.
+        """
+        if not self.env["bj.api.sync.push"]._may_commit():
+            return
+        plan, former = self.env["bj.api.sync.mapper"]._plan(config.id, "in"), config.pull_state
+        objects = [item for item in items if isinstance(item, dict)]
+        identifiers = self.env["bj.api.sync.inbound"]._list_identifiers(plan, objects)
+        transaction.lock(self.env.cr, identifiers, "pull", config.id)  # the latter is ours already
+        if config.pull_state != former:
+            raise ConcurrencyError(self.env._("%s was changed while a page was on its way.", config.name))
 
     def _write(self, config, env, items):
         """Create or update the records of a page; each that fails leaves nothing, and does not keep the others back.

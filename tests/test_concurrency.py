@@ -13,6 +13,7 @@ from odoo.tools import mute_logger
 
 from ..tools import transaction
 from .common_server import OdooServer, database_copy, needs_template
+from .receiver import Receiver, Reply
 
 
 @tagged("-at_install", "post_install")
@@ -113,6 +114,29 @@ class TestConcurrency(BaseCase):
             )
             worked = [body for status, headers, body in answers if status != 409 and not headers["Idempotent-Replayed"]]
             self.assertEqual([body["code"] for body in worked], [400], answers)
+
+    def test_pull_of_what_is_posted_meanwhile(self):
+        """What is created while a page is on its way is found, although the pull began before."""
+
+        def answer(_request):
+            self.call("POST", "/partners", {"code": "PULLED-1", "name": "Posted"})
+            return Reply(body={"code": "PULLED-1", "name": "Pulled"})
+
+        config_id, model = self.server.find("demo_config_member_pull"), "bj.api.sync.config"
+        code, name = (self.server.find(f"field_res_partner__{name}", "base") for name in ("ref", "name"))
+        lines = [
+            [5],
+            [0, 0, {"field_id": code, "external_key": "code", "is_record_identifier": True}],
+            [0, 0, {"field_id": name, "external_key": "name"}],
+        ]
+        with Receiver() as receiver:
+            receiver.on("/members", body=answer)
+            self.server.rpc("ir.config_parameter", "set_param", "bj_api_sync.allowed_hosts", "127.0.0.1")
+            values = {"request_url": f"{receiver.url}/members", "pull_paging": "none", "pull_items_key": False}
+            self.server.rpc(model, "write", [config_id], values | {"line_ids": lines})
+            self.server.rpc(model, "action_pull", [config_id])
+        query = "SELECT name FROM res_partner WHERE ref = 'PULLED-1'"
+        self.assertEqual(self.server.sql(query), [("Pulled",)])
 
     def test_scheduled_push_of_what_somebody_saves(self):
         """Odoo does not do a scheduled action again that meets with a change: the push does by itself."""
