@@ -34,6 +34,8 @@ AT_HAND = 25
 PAUSED = 60
 #: seconds after which bookkeeping is tried again: a server that restarts is back before leases end
 PAUSES = (0.5, 1, 2, 4, 8, 16)
+#: seconds without a failure after which a configuration begins anew to fail: longer than any wait between attempts
+SILENCE = 30 * 3600
 #: how a database that is gone for a moment shows
 GONE = (psycopg2.OperationalError, psycopg2.InterfaceError)
 #: seconds a run goes on to look for work at least, before other scheduled actions have their turn
@@ -537,9 +539,19 @@ class BjApiDispatcher(models.AbstractModel):
 
     @api.model
     def _note_config(self, config_id, success):
-        """Keep since when a configuration fails, without success in between; after days it is paused."""
-        query = "UPDATE bj_api_sync_config SET failing_since = %s WHERE id = %s AND failing_since IS %s NULL"
-        self.env.cr.execute(SQL(query, None if success else NOW, config_id, SQL("NOT") if success else SQL()))
+        """Keep since when a configuration fails, without success or a long silence in between; after days it is paused.
+
+        The row is written once an hour at most: people who save it must not meet with every failure.
+        """
+        if success:
+            query = "UPDATE bj_api_sync_config SET failing_since = NULL WHERE id = %s AND failing_since IS NOT NULL"
+            self.env.cr.execute(query, [config_id])
+            return
+        query = """
+            UPDATE bj_api_sync_config SET last_failure = %(now)s, failing_since =
+                   CASE WHEN last_failure > %(silence)s THEN coalesce(failing_since, %(now)s) ELSE %(now)s END
+             WHERE id = %(id)s AND (failing_since IS NULL OR last_failure < %(hour)s)"""
+        self.env.cr.execute(SQL(query, now=NOW, silence=after(-SILENCE), hour=after(-3600), id=config_id))
 
     @api.model
     def _notify(self, results):

@@ -178,8 +178,11 @@ class BjApiSyncConfig(models.Model):
         "Paused", copy=False, tracking=True, help="Deliveries wait until sending is resumed. Nothing is lost."
     )
     failing_since = fields.Datetime(
-        copy=False, readonly=True, help="When the first delivery failed after which none succeeded."
+        copy=False,
+        readonly=True,
+        help="When the first delivery failed after which none succeeded, and some failed every day or so.",
     )
+    last_failure = fields.Datetime(copy=False, readonly=True, help="When a delivery failed last, to the hour.")
     push_state = fields.Json(copy=False, help="How far the scheduled push has come: see bj.api.sync.push.")
     push_progress = fields.Char("Scheduled Push", compute="_compute_push_progress")
     delivery_ids = fields.One2many("bj.api.delivery", "config_id", "Deliveries")

@@ -840,6 +840,23 @@ class TestDispatch(DeliveryCase):
         self.dispatch()
         self.assertFalse(self.config.failing_since)
 
+    def test_failures_with_a_long_silence_between_them_do_not_pause(self):
+        self.receiver.on("/partners", status=400, times=1)
+        self.receiver.on("/partners", status=500)
+        self.enqueue(self.partners[:1])
+        self.dispatch()
+        for hours, is_kept in ((9 * 24, False), (29, True)):
+            before = datetime.now() - timedelta(hours=hours)
+            since = before - timedelta(days=1)
+            self.config.write({"failing_since": since, "last_failure": before})
+            self.enqueue(self.partners[1:2])
+            self.pass_time()
+            self.dispatch()
+            self.env.invalidate_all()
+            self.assertFalse(self.config.is_paused)
+            self.assertEqual(self.config.failing_since == since, is_kept)
+            self.assertAlmostEqual(self.config.last_failure, datetime.now(), delta=timedelta(minutes=1))
+
     def test_gc(self):
         self.enqueue()
         self.receiver.on("/partners", status=400, times=1)
