@@ -63,7 +63,12 @@ class BjApiSyncConfig(models.Model):
         help="The absolute URL the requests are sent to. {external key} is replaced by the record's mapped value.",
     )
     connection_timeout = fields.Integer("Connection Timeout in Seconds", default=5)
-    read_timeout = fields.Integer("Read Timeout in Seconds", default=15)
+    read_timeout = fields.Integer(
+        "Read Timeout in Seconds",
+        default=15,
+        help="Deliveries are sent by a scheduled action, which Odoo ends after its time limit (limit_time_real_cron, "
+        "by default 120 seconds): they wait 15 seconds less than that for an answer, at most.",
+    )
     authorization_type = fields.Selection(
         [
             ("none", "No Auth"),
@@ -172,7 +177,8 @@ class BjApiSyncConfig(models.Model):
     )
     coalesce_pending = fields.Boolean(
         "Only the Newest State",
-        help="A record that changed again before it was sent is sent once, as it is last. Else every state is sent.",
+        help="A record that changed again before it was sent is sent once, as it is last. Else every state is sent, "
+        "as are all lists of several records.",
     )
     is_paused = fields.Boolean(
         "Paused", copy=False, tracking=True, help="Deliveries wait until sending is resumed. Nothing is lost."
