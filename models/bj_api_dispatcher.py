@@ -377,7 +377,7 @@ class BjApiDispatcher(models.AbstractModel):
             if exchange is None:
                 raise
             _logger.exception("What came of a delivery could not be noted")
-            result = Result(job, exchange, "dead", f"{type(exc).__name__}: {exc}")
+            result = DeliveryResult(job, exchange, "dead", f"{type(exc).__name__}: {exc}")
             self._insist(lambda room: room._update_states(run, [result]))
             run.jobs.pop(job.id, None)
 
@@ -445,17 +445,17 @@ class BjApiDispatcher(models.AbstractModel):
     def _get_result(self, job, exchange, note):
         """Decide what becomes of a delivery.
 
-        :rtype: Result
+        :rtype: DeliveryResult
         """
         if exchange.outcome == "success":
-            return Result(job, exchange, "sent", note or "")
+            return DeliveryResult(job, exchange, "sent", note or "")
         if exchange.outcome == "renew" and not job.is_renewed:
-            return Result(job, exchange, "failed", exchange.error)
+            return DeliveryResult(job, exchange, "failed", exchange.error)
         retry_after = backoff.parse_retry_after(exchange.headers.get("Retry-After"))
         delay = backoff.get_delay(job.attempts) if exchange.outcome == "retry" else None
         if delay is None:
-            return Result(job, exchange, "dead", exchange.error)
-        return Result(job, exchange, "failed", exchange.error, max(delay, retry_after), retry_after)
+            return DeliveryResult(job, exchange, "dead", exchange.error)
+        return DeliveryResult(job, exchange, "failed", exchange.error, max(delay, retry_after), retry_after)
 
     @api.model
     def _note_results(self, run, results, late):
@@ -607,7 +607,7 @@ class BjApiDispatcher(models.AbstractModel):
 
 
 @dataclass(slots=True)
-class Result:
+class DeliveryResult:
     """What becomes of a delivery: ``sent``, ``failed`` (again after ``delay`` seconds) or ``dead``."""
 
     job: Job

@@ -1,3 +1,4 @@
+import http.client
 import os
 import time
 from base64 import b64encode
@@ -293,30 +294,22 @@ class BjApiSyncClient(models.AbstractModel):
     @api.model
     def _describe(self, exchange):
         host = transport.get_host(exchange.url)
-        match exchange.failure:
-            case "":
-                message = self.env._("%(host)s answered %(code)s.", host=host, code=exchange.status_code)
-            case "timeout":
-                message = self.env._("%(host)s did not answer in time.", host=host)
-            case "dns":
-                message = self.env._("There is no host named %(host)s, or its name could not be looked up.", host=host)
-            case "refused":
-                message = self.env._("%(host)s could not be reached, or refused the connection.", host=host)
-            case "tls":
-                message = self.env._("The secure connection to %(host)s could not be made.", host=host)
-            case "proxy":
-                message = self.env._("The proxy did not connect us with %(host)s.", host=host)
-            case "url":
-                message = self.env._("The address or a header of the request is not valid.")
-            case "guard":
-                message = self.env._(
-                    "%(host)s is an address of this server or of its closest network: nothing is sent there. "
-                    "If it is meant, add it to the system parameter bj_api_sync.allowed_hosts.",
-                    host=host,
-                )
-            case _:
-                message = self.env._("%(host)s broke the connection off, or did not answer in HTTP.", host=host)
-        return message
+        messages = {
+            "": self.env._("%(host)s answered %(code)s.", host=host, code=exchange.status_code),
+            "timeout": self.env._("%(host)s did not answer in time.", host=host),
+            "dns": self.env._("There is no host named %(host)s, or its name could not be looked up.", host=host),
+            "refused": self.env._("%(host)s could not be reached, or refused the connection.", host=host),
+            "tls": self.env._("The secure connection to %(host)s could not be made.", host=host),
+            "proxy": self.env._("The proxy did not connect us with %(host)s.", host=host),
+            "url": self.env._("The address or a header of the request is not valid."),
+            "guard": self.env._(
+                "%(host)s is an address of this server or of its closest network: nothing is sent there. "
+                "If it is meant, add it to the system parameter bj_api_sync.allowed_hosts.",
+                host=host,
+            ),
+        }
+        broken = self.env._("%(host)s broke the connection off, or did not answer in HTTP.", host=host)
+        return messages.get(exchange.failure, broken)
 
     # ------------------------------------------------------------------
     # Scripts
@@ -359,6 +352,7 @@ class BjApiSyncClient(models.AbstractModel):
             raise kind(self._get_error(None, exchange), request=prepared)
         response = requests.Response()
         response.status_code, response.url, response.request = exchange.status_code, exchange.url, prepared
+        response.reason = http.client.responses.get(exchange.status_code, "")
         response.headers.update(exchange.headers)
         response.encoding = requests.utils.get_encoding_from_headers(response.headers)
         response._content = exchange.content

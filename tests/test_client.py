@@ -319,7 +319,7 @@ except requests.exceptions.HTTPError as error:
         context = {"requests": self.env["bj.api.sync.client"]._script_requests(), "url": self.receiver.url}
         safe_eval(code, context, mode="exec")
         self.assertEqual((context["result"]["code"], context["result"]["ok"]), (200, True))
-        self.assertIn("404", context["result"]["missing"])
+        self.assertIn("404 Client Error: Not Found for url", context["result"]["missing"])
         request = self.receiver.requests[0]
         self.assertEqual((request.json, request.query, request.headers["x-key"]), ({"a": 1}, {"page": ["2"]}, "k"))
 
