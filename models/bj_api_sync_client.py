@@ -321,7 +321,7 @@ class BjApiSyncClient(models.AbstractModel):
 
         The arguments are those of ``requests`` (params, data, json, headers, auth, files, timeout), the
         answer is a ``requests.Response``, and what fails raises the exceptions of ``requests``. It goes
-        through the same guard, always has a timeout, and always verifies TLS.
+        through the same guard, always has a timeout, always verifies TLS, and never leaves a neutralized copy.
         """
         methods = ("get", "post", "put", "patch", "delete", "head")
         names = ("RequestException", "HTTPError", "ConnectionError", "Timeout")
@@ -334,6 +334,9 @@ class BjApiSyncClient(models.AbstractModel):
     @api.model
     def _script_request(self, method, url, *, timeout=None, headers=None, **kwargs):
         prepared = requests.Request(method.upper(), url, headers=headers, **kwargs).prepare()
+        if self.env["ir.config_parameter"].sudo().get_param("database.is_neutralized"):
+            message = self.env._("This is a neutralized copy of a database: its scripts call nobody.")
+            raise requests.exceptions.ConnectionError(message, request=prepared)
         connect, read = timeout if isinstance(timeout, (tuple, list)) else (DEFAULT_TIMEOUT[0], timeout)
         body = prepared.body
         exchange = self._transmit(

@@ -323,6 +323,13 @@ except requests.exceptions.HTTPError as error:
         request = self.receiver.requests[0]
         self.assertEqual((request.json, request.query, request.headers["x-key"]), ({"a": 1}, {"page": ["2"]}, "k"))
 
+    def test_scripts_call_nobody_from_a_neutralized_copy(self):
+        self.env["ir.config_parameter"].set_param("database.is_neutralized", True)
+        script_requests = self.env["bj.api.sync.client"]._script_requests()
+        with self.assertRaisesRegex(script_requests.exceptions.ConnectionError, "neutralized copy"):
+            script_requests.post(f"{self.receiver.url}/orders")
+        self.assertFalse(self.receiver.requests)
+
     def test_scripts_are_guarded_and_timed(self):
         script_requests = self.env["bj.api.sync.client"]._script_requests()
         started = time.monotonic()
