@@ -525,10 +525,14 @@ class BjApiDispatcher(models.AbstractModel):
         failed = 0  # at the end of these results
         for result in results:
             failed = failed + 1 if result.exchange.outcome == "retry" else 0
-        self.env.cr.execute(SQL("SELECT failures FROM bj_api_target WHERE name = %s FOR UPDATE", target))
-        [known] = self.env.cr.fetchone() or [0]
-        failures = failed if failed < len(results) else known + failed
-        rest = max(backoff.get_rest(failures), retry_after)
+        query = "SELECT failures, paused_until > %s FROM bj_api_target WHERE name = %s FOR UPDATE"
+        self.env.cr.execute(SQL(query, NOW, target))
+        known, is_resting = self.env.cr.fetchone() or (0, False)
+        failures, rest = known if failed == len(results) else 0, retry_after
+        if failed and not (failures and is_resting):  # what was on the way when the rest began says nothing new
+            # those that were on the way together are one failure more, once it rests at all
+            failures = max(failures + 1, min(failures + failed, backoff.BREAKER_FAILURES))
+            rest = max(backoff.get_rest(failures), retry_after)
         if failures != known or rest:
             query = """
                 INSERT INTO bj_api_target AS t (name, failures, paused_until) VALUES (%s, %s, %s)
