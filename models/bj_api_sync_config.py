@@ -648,7 +648,7 @@ class BjApiSyncConfig(models.Model):
         :raises UserError: for wrong use: no such configuration, an inbound one, records of another model
         """
         config = self._get_outbound_config(config_id_ref)
-        if timeout is not None and not timeout > 0:
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
             raise UserError(
                 self.env._("The timeout must be a number of seconds above 0, not %(value)s.", value=timeout)
             )
@@ -733,7 +733,7 @@ class BjApiSyncConfig(models.Model):
                     )
                 )
             return record_ids
-        ids = [record_ids] if isinstance(record_ids, int) else list(record_ids or [])
+        ids = [record_ids] if isinstance(record_ids, (int, float)) else list(record_ids or [])
         if not all(isinstance(record_id, int) and record_id > 0 for record_id in ids):
             raise UserError(self.env._("%(value)s is no list of record ids.", value=record_ids))
         return self.env[self.model_name].browse(ids)

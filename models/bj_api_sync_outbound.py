@@ -371,7 +371,9 @@ class BjApiSyncOutbound(models.AbstractModel):
                     problems.append(f"{record}: {exc}")
         if not problems:
             return ""
-        return self.env._("Sent. Not everything was read back: %(problems)s", problems="; ".join(problems))
+        message = self.env._("Sent. Not everything was read back: %(problems)s", problems="; ".join(problems))
+        config._notify_responsible(self.env._("Answers were not read back"), message)
+        return message
 
     @api.model
     def _write_answer(self, record, lines, answer, index, count):

@@ -55,11 +55,13 @@ class TestOutbound(OutboundCase):
             (self.config, self.env.company, None),
             (self.config, ["x"], None),
             (self.config, [0], None),
+            (self.config, 1.5, None),
         ):
             with self.subTest(record_ids=record_ids, reference=reference), self.assertRaises(UserError):
                 config._make_outbound_http_request(record_ids, reference)
-        with self.assertRaises(UserError):
-            self.push(timeout=0)
+        for timeout in (0, "5"):
+            with self.assertRaises(UserError):
+                self.push(timeout=timeout)
         self.assertFalse(self.receiver.requests)
 
     def test_failures_are_results_and_logs(self):
@@ -260,6 +262,14 @@ class TestReadBack(OutboundCase):
         self.assertTrue(self.push(self.partners).success)
         self.assertFalse(any(self.partners.mapped("barcode")))
         self.assertIn("1 ", self.logs().error_message)
+        self.assertEqual(self.config.activity_ids.mapped("summary"), ["Answers were not read back"])
+
+    def test_what_stands_outside_of_lists(self):
+        self.config.is_paginated = True
+        self.read_back(self.config, function="batch")
+        self.receiver.on("/partners", body={"batch": 7, "items": []})
+        self.push(self.partners)
+        self.assertEqual(set(self.partners.mapped("function")), {"7"})
 
     def test_bad_answers_stay_successes(self):
         self.read_back(self.config, barcode="id", color="color", country_id="country")
