@@ -473,7 +473,7 @@ class BjApiSyncMapper(models.AbstractModel):
     def _store(self, rows, created=None):
         """Create and update the records of rows, those they link to first.
 
-        One create per level and model; only values that differ are written.
+        One create per level and model; records that have the values already are not written.
 
         :param rows: rows without faults
         :type rows: Iterable[Row]
@@ -586,19 +586,32 @@ class BjApiSyncMapper(models.AbstractModel):
             self.env[plan.model].concat(*same).with_prefetch(records._ids).write(vals)
 
     def _get_changes(self, row, record):
-        """Return the values of a row that differ from the record's."""
-        changes = {}
+        """Return what to write of a row: the values that differ from the record's.
+
+        With them go equal ones that Odoo would compute anew because of those that differ, were they not written too.
+
+        :rtype: dict
+        """
+        changes, equal = {}, {}
         for name, value in row.vals.items():
             field = record._fields[name]
             new = self._get_commands(value, record[name]) if isinstance(value, Links) else value
             if field.type in codec.TO_MANY:
-                if new:
-                    changes[name] = new
-                continue
-            old = record[name].id if field.type == "many2one" else record[name]
-            if old != (new if field.type == "many2one" else _normalize(field, new, record)):
+                differs = bool(new)
+            elif field.type == "many2one":
+                differs = record[name].id != new
+            else:
+                differs = record[name] != _normalize(field, new, record)
+            if differs:
                 changes[name] = new
-        return changes
+            elif _is_overridable(field.base_field):
+                equal[name] = self._get_commands(value, None) if isinstance(value, Links) else value
+        if changes and equal:
+            written = set(_list_fields(record, changes))
+            if not any(field.inverse for field in written):  # what an inverse writes, nobody knows
+                dependent = {field for each in written for field in self.env.registry.get_dependent_fields(each)}
+                equal = {name: new for name, new in equal.items() if record._fields[name].base_field in dependent}
+        return changes and changes | equal
 
     def _get_commands(self, links, current):
         """Turn stored links into what ``create`` and ``write`` take.
@@ -632,6 +645,21 @@ class BjApiSyncMapper(models.AbstractModel):
 def _normalize(field, value, record):
     """Return a value as the field would hold it."""
     return field.convert_to_record(field.convert_to_cache(value, record), record)
+
+
+def _list_fields(model, vals):
+    """Yield the fields of values, and of the lines in them; of a record that others inherit, its own."""
+    for name, value in vals.items():
+        field = model._fields[name]
+        yield field.base_field
+        for command in value if field.type in codec.TO_MANY else ():
+            if isinstance(command[-1], dict):
+                yield from _list_fields(model.env[field.comodel_name], command[-1])
+
+
+def _is_overridable(field):
+    """Tell whether Odoo computes a field, and keeps another value that is written."""
+    return field.compute and field.store and not field.readonly and field.type != "one2many"
 
 
 def _group_equal(writes):

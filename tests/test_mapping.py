@@ -725,6 +725,41 @@ class TestUnchanged(MappingCase):
             self.handle(config, "PATCH", [{"code": f"T-{n}", "name": "Ann", "color": 3} for n in range(4)])
         self.assertEqual([(records._ids, values) for records, values in writes], [(partners[:3]._ids, {"color": 3})])
 
+    def test_equal_values_that_odoo_would_compute_anew(self):
+        """What was sent counts, as with Odoo's own write, not what Odoo makes of the other values."""
+        kinds = self.env["mail.activity.type"].create([{"name": "A", "summary": "a"}, {"name": "B", "summary": "b"}])
+        then = self.env["mail.activity.type"].create({"name": "Then"})
+        fields = (
+            ("sequence", "position"),
+            ("activity_type_id", "kind"),
+            ("summary", "summary"),
+            ("next_activity_ids", "next"),
+            ("delay_count", "days"),
+        )
+        step = self.mapping("mail.activity.plan.template", *fields, name="Step")
+        steps = {"value_type": "relational", "mapping_config_id": step.id}
+        plans = self.config(
+            "mail.activity.plan",
+            ("name", "name"),
+            ("res_model", "model"),
+            ("template_ids", "steps", steps),
+            endpoint="t-plans",
+        )
+        alone = self.config("mail.activity.plan.template", ("id", "id"), *fields, endpoint="t-steps")
+        own = {"kind": kinds[0].id, "summary": "own", "next": then.ids}
+        plan, _data = self.post(
+            plans, {"name": "P", "model": "res.partner", "steps": [{"position": n, **own} for n in (1, 2)]}
+        )
+        first, second = plan.template_ids
+        self.handle(plans, "PUT", {"name": "P", "steps": [{"position": 1, **own, "kind": kinds[1].id}]})
+        self.handle(alone, "PUT", own | {"kind": kinds[1].id}, ref=str(second.id))
+        for template in (first, second):
+            self.assertEqual((template.activity_type_id, template.summary), (kinds[1], "own"))
+            self.assertEqual(template.next_activity_ids, then)
+        with self.counted("mail.activity.plan.template") as writes:
+            self.handle(alone, "PUT", {"summary": "own", "days": 5}, ref=str(second.id))
+        self.assertEqual([values for _records, values in writes], [{"delay_count": 5}])
+
 
 @tagged("-at_install", "post_install")
 class TestScripts(MappingCase):
