@@ -271,7 +271,7 @@ class BjApiSyncValueRelational(models.AbstractModel):
         return json_schema.nullable(json_schema.array_of(nested) if many else nested)
 
     def _parse(self, line, batch, records):
-        cells = batch.column(line.path)
+        cells = self._keep_unseen(line, batch.column(line.path), records)
         targets = [[] for _cell in cells]
         nested, scalars, places = Batch([], [], [], batch.errors), [], []
         for index, cell in enumerate(cells):
@@ -297,6 +297,15 @@ class BjApiSyncValueRelational(models.AbstractModel):
             ABSENT if cell is ABSENT else Links(target, line.field_type, line.remove_missing or cell is None)
             for cell, target in zip(cells, targets, strict=True)
         ]
+
+    def _keep_unseen(self, line, cells, records):
+        """Have null leave alone a link that is answered as null: its record has no identifier, or may not be read."""
+        if line.field_type == "many2one":
+            links = {index: records[index][line.field_name].id for index, cell in enumerate(cells) if cell is None}
+            for index, shown in zip(links, self._serialize_values(line, list(links.values())), strict=True):
+                if links[index] and shown is None:
+                    cells[index] = ABSENT
+        return cells
 
     def _listed(self, line, batch, index, cell):
         """Return the items of a cell, noting a fault when it has the wrong shape."""

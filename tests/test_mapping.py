@@ -570,6 +570,35 @@ class TestRelational(MappingCase):
         self.assertFalse(company.country_id)
         self.assertFalse(company.child_ids.filtered(lambda person: person.ref == "P-2").country_id)
 
+    def test_null_leaves_alone_what_is_answered_as_null(self):
+        """Sending back what was read cuts no link to a record without identifier, or out of reach."""
+        boss = self.mapping("res.partner", ("ref", "code"))
+        elsewhere = self.env["res.company"].create({"name": "Elsewhere"})
+        user = new_test_user(self.env, "reach", "base.group_user,base.group_partner_manager")
+        for output in ("identifier", "object"):
+            config = self.config(
+                "res.partner",
+                ("ref", "code"),
+                ("parent_id", "boss", self.relation(boss) | {"relation_output": output}),
+                endpoint=f"t-{output}",
+                user_id=user.id,
+            )
+            inbound = self.env["bj.api.sync.inbound"].with_user(user)
+            for values, is_answered in (
+                ({"ref": False}, output == "object"),
+                ({"ref": "B-2"}, True),
+                ({"ref": "B-3", "company_id": elsewhere.id}, False),
+            ):
+                with self.subTest(output=output, values=values):
+                    parent = self.env["res.partner"].create({"name": "Boss", "is_company": True} | values)
+                    partner = self.env["res.partner"].create({"name": "A", "parent_id": parent.id, "ref": "T-9"})
+                    endpoint, ref = inbound._endpoint(config.endpoint), str(partner.id)
+                    data = inbound._handle(endpoint, Operation("GET", ref)).body["data"]
+                    self.assertEqual(data["boss"] is not None, is_answered)
+                    inbound._handle(endpoint, Operation("PUT", ref, payload=data | {"boss": None}))
+                    self.assertEqual(bool(partner.parent_id), not is_answered)
+                    partner.unlink()
+
     def test_shapes(self):
         for key, value, pointer in (
             ("country", ["BE"], "/country"),
