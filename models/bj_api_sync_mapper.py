@@ -76,6 +76,7 @@ class BjApiSyncMapper(models.AbstractModel):
             field_name=field.name if field is not None else "",
             field_type=field.type if field is not None else "",
             digits=digits[1] if digits else None,
+            size=field.size if field is not None and field.type == "char" else None,
             value_type=line.value_type,
             is_identifier=line.is_record_identifier,
             is_secret=field is not None and field.type in ("char", "text") and redact.tells(field.name),

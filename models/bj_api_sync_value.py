@@ -186,6 +186,8 @@ class BjApiSyncValue(models.AbstractModel):
         """Say what was expected instead of a value."""
         if line.field_type == "selection" and selection is not None:
             expected = self.env._("one of %s", ", ".join(map(str, selection)))
+        elif line.size:
+            expected = self.env._("a string of at most %s characters", line.size)
         else:
             expected = str(EXPECTED.get(line.field_type, line.field_type))
         if isinstance(value, dict):
@@ -219,7 +221,7 @@ class BjApiSyncValuePlain(models.AbstractModel):
                 column[index] = [] if line.field_type in codec.TO_MANY else False
                 continue
             try:
-                column[index] = codec.parse(line.field_type, value, selection)
+                column[index] = codec.parse(line.field_type, value, selection, line.size)
             except ValueError:
                 column[index] = ABSENT
                 batch.fault(index, line.path, self._expected(line, value, selection), line.id)
@@ -394,7 +396,7 @@ class BjApiSyncValueScript(models.AbstractModel):
                 return self._to_moment(line, value)
             if isinstance(value, bytes):
                 value = value.decode()
-            return codec.parse(line.field_type, value, self._selection(line, record))
+            return codec.parse(line.field_type, value, self._selection(line, record), line.size)
         except ValueError:
             message = self.env._("The script's value does not fit the field. %s", self._expected(line, value))
             raise BadPayload(message) from None

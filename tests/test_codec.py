@@ -45,6 +45,9 @@ class TestCodec(BaseCase):
             )
             self.assert_refused(field_type, 5, 1.5, True, False, [], ["a"], {}, {"a": 1}, "a\x00b", "\x00")
             self.assert_refused(field_type, "\ud800", "a\udfffb")  # halves of surrogate pairs
+        self.assertEqual(codec.parse("char", "ß€", size=2), "ß€")
+        with self.assertRaises(ValueError):
+            codec.parse("char", "ß€a", size=2)
 
     def test_selection(self):
         self.assertEqual(codec.parse("selection", "draft", ["draft", "done"]), "draft")

@@ -214,6 +214,16 @@ class TestPlain(MappingCase):
         with self.refused("/address/zip", "/extra~1a"):
             self.post(config, {"code": "T-1", "name": "Ann", "address": {"city": "Ulm", "zip": "1"}, "extra/a": 1})
 
+    def test_texts_longer_than_their_field(self):
+        """Odoo would cut them, and with an identifier find the record never again."""
+        config = self.config("res.country", ("code", "iso"), ("name", "name"), endpoint="t-sizes")
+        script = {"value_type": "script", "script": "request_data['iso']"}
+        scripted = self.config("res.country", ("name", "name"), ("code", "iso", script), endpoint="t-sizes-script")
+        for each in (config, scripted):
+            with self.refused("/iso", message="a string of at most 2 characters, not 'ZZZ'"):
+                self.post(each, {"iso": "ZZZ", "name": "Zedland"})
+        self.post(config, {"iso": "ZZ", "name": "Zedland"})
+
     def test_plain_relations(self):
         config = self.config(
             "res.partner",

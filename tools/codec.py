@@ -144,13 +144,14 @@ def _is_limit_near():
     return limit != resource.RLIM_INFINITY and limit < used + 3 * HEADROOM
 
 
-def parse(field_type, value, selection=None):
+def parse(field_type, value, selection=None, size=None):
     """Turn one JSON value into an ORM value.
 
     :param str field_type: the type of an Odoo field
     :param value: any JSON value but null
     :param selection: the values of a selection field, the models of a reference field
     :type selection: Collection[str]
+    :param int size: the most characters of a text, which Odoo would cut; None for any number
     :return: what ``write`` takes; ids for relations
     :raises ValueError: if the value is not of the type
     """
@@ -158,6 +159,8 @@ def parse(field_type, value, selection=None):
     if parser is None:
         raise ValueError(f"Fields of the type {field_type} cannot be exchanged")
     result = parser(value)
+    if size and result and len(result) > size:
+        raise ValueError
     if selection is not None and field_type == "selection" and result not in selection:
         raise ValueError
     if selection is not None and field_type == "reference" and result.partition(",")[0] not in selection:

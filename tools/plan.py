@@ -33,6 +33,8 @@ class PlanLine:
     field_name: str
     field_type: str
     digits: int | None
+    #: the most characters a text can have, None if any number
+    size: int | None
     value_type: str
     is_identifier: bool
     #: whether the field's name tells that its values must not be logged
