@@ -244,7 +244,7 @@ class BjApiSyncInbound(models.AbstractModel):
         meta = {"limit": window.limit, "offset": window.start, "count": len(data)}
         if window.cursor is not None:
             del meta["offset"]
-        if endpoint.is_paginated or self._get_flag(args, "count"):
+        if self._get_flag(args, "count", endpoint.is_paginated):
             meta["total"] = model.search_count(mapper._get_domain(plan) & domain)
         cursor = ""
         if has_next and terms and window.page is None and window.offset is None:
@@ -382,10 +382,9 @@ class BjApiSyncInbound(models.AbstractModel):
             )
         return int(texts[-1])
 
-    def _get_flag(self, args, name):
-        text = args.get(name, ["false"])[-1]
+    def _get_flag(self, args, name, default=False):
         try:
-            return codec.parse_text("boolean", text)
+            return codec.parse_text("boolean", args[name][-1]) if name in args else default
         except ValueError:
             raise BadPayload(self.env._("The parameter %s must be true or false.", name)) from None
 

@@ -97,6 +97,7 @@ class TestInbound(ApiHttpCase):
         self.config_in.write({"is_paginated": True, "page_size": 1})
         body = self.assert_answer(self.call("GET", "/people"), 200)
         self.assertEqual((body["meta"]["limit"], body["meta"]["total"]), (1, 2))
+        self.assertNotIn("total", self.assert_answer(self.call("GET", "/people?count=false"), 200)["meta"])
 
     def test_sort_refused(self):
         for key in ("password", "unknown", "child_ids", "-"):
