@@ -473,7 +473,10 @@ class BjApiSyncInbound(models.AbstractModel):
             return Domain(param.field_name, operator, values)
         if operator in ("ilike", "not ilike", "=ilike"):
             return Domain(param.field_name, operator, self._parse_param(param, texts[-1], "char") or "")
-        return Domain(param.field_name, operator, self._parse_param(param, texts[-1]))
+        value = self._parse_param(param, texts[-1])
+        if operator in ("<", "<=", ">", ">=") and value is False:
+            raise BadPayload(self.env._("The parameter %s needs a value to compare with.", param.key))
+        return Domain(param.field_name, operator, value)
 
     def _parse_param(self, param, text, field_type=None):
         try:

@@ -171,7 +171,16 @@ class TestInbound(ApiHttpCase):
             with self.subTest(query=query):
                 body = self.assert_answer(self.call("GET", f"/people?{query}"), 200)
                 self.assertEqual([item["code"] for item in body["data"]], expected)
-        for query in ("above=x", "has_city=maybe", "since=yesterday", "parent=abc", "updated_since=1", "like=%00"):
+        for query in (
+            "above=x",
+            "above=",
+            "since=",
+            "has_city=maybe",
+            "since=yesterday",
+            "parent=abc",
+            "updated_since=1",
+            "like=%00",
+        ):
             with self.subTest(query=query):
                 body = self.assert_answer(self.call("GET", f"/people?{query}"), 400)
                 self.assertIn(query.split("=")[0], body["message"])
