@@ -444,13 +444,15 @@ class BjApiSyncInbound(models.AbstractModel):
         return Domain.AND(domains)
 
     def _get_key_domain(self, plan, line, texts):
-        """A mapped key is equality; that of a relation is the related record's identifier."""
-        name, field_type = line.field_name, line.field_type
+        """A mapped key is equality with any of its values; that of a relation is the related record's identifier."""
+        own = param = Param(line.key, line.field_name, line.field_type, "=")
         if identifier := line.mapping and line.mapping.identifier:
-            name, field_type = f"{name}.{identifier.field_name}", identifier.field_type
-        if not self.env[plan.model]._fields[line.field_name]._description_searchable or field_type == "binary":
+            name = f"{line.field_name}.{identifier.field_name}"
+            param = Param(line.key, name, identifier.field_type, "=")
+        if not self.env[plan.model]._fields[line.field_name]._description_searchable or param.field_type == "binary":
             self._check_params([line.key], ())
-        return self._get_param_domain(plan, Param(line.key, name, field_type, "in" if len(texts) > 1 else "="), texts)
+        # none at all is asked of the relation itself: no related record is there to have no identifier
+        return Domain.OR(self._get_param_domain(plan, param if text else own, [text]) for text in texts)
 
     def _get_param_domain(self, plan, param, texts):
         """Turn one parameter into one leaf, its value parsed by the field's type.

@@ -120,6 +120,19 @@ class TestInbound(ApiHttpCase):
         self.assertEqual([item["code"] for item in body["data"]], ["T-2"])
         self.assertIn("color", self.assert_answer(self.call("GET", "/people?color=red"), 400)["message"])
 
+    def test_mapped_key_with_several_values(self):
+        """Any of them, each as it is."""
+        self.ann.name, self.bob.color = "Ann, a", 3
+        for query, codes in (
+            ("name=Ann,%20a&name=x", ["T-1"]),
+            ("name=Ann&name=Bob", ["T-2"]),
+            ("color=3&color=7", ["T-1", "T-2"]),
+            ("address.city=&address.city=Ulm", ["T-1", "T-2"]),
+        ):
+            with self.subTest(query=query):
+                body = self.assert_answer(self.call("GET", f"/people?{query}"), 200)
+                self.assertEqual([item["code"] for item in body["data"]], codes)
+
     def test_unknown_parameter(self):
         body = self.assert_answer(self.call("GET", "/people?colour=1"), 400)
         self.assertIn("colour", body["message"])
@@ -197,6 +210,18 @@ class TestInbound(ApiHttpCase):
         self.assertEqual([item["code"] for item in body["data"]], ["T-2"])
         body = self.assert_answer(self.call("GET", "/people?boss=abc"), 400)
         self.assertIn("boss", body["message"])
+        for query, codes in (("boss=", ["T-1"]), (f"boss=&boss={self.outside.id}", ["T-1", "T-2"])):
+            body = self.assert_answer(self.call("GET", f"/people?{query}"), 200)
+            self.assertEqual([item["code"] for item in body["data"]], codes)
+
+    def test_filter_by_tags(self):
+        tag = self.mapping("res.partner.category", ("name", "name"))
+        values = {"value_type": "relational", "mapping_config_id": tag.id, "is_record_identifier": False}
+        self.config_in.line_ids = self.lines("res.partner", ("category_id", "tags", values))
+        self.bob.category_id = self.env["res.partner.category"].create([{"name": "T-Gold"}, {"name": "T-New"}])
+        for query, codes in (("tags=", ["T-1"]), ("tags=T-Gold", ["T-2"]), ("tags=T-New&tags=x", ["T-2"])):
+            body = self.assert_answer(self.call("GET", f"/people?{query}"), 200)
+            self.assertEqual([item["code"] for item in body["data"]], codes)
 
     def test_models_without_dates(self):
         """Of records that Odoo keeps no dates of, none can be asked for."""
