@@ -695,8 +695,11 @@ class BjApiSyncInbound(models.AbstractModel):
         diag, message = exc.diag, exc.diag.message_primary
         if isinstance(exc, IntegrityError):
             tables = ((model._table, name) for name, model in self.env.registry.items())
-            name = next((name for table, name in tables if table == diag.table_name), plan.model)
-            message = self.env[name]._sql_error_to_message(exc)
+            name = next((name for table, name in tables if table == diag.table_name), None)
+            message = self.env[name or plan.model]._sql_error_to_message(exc)
+            if isinstance(exc, RestrictViolation):  # of PostgreSQL 18, which Odoo has no words for
+                user = self.env["ir.model"]._get(name).name or diag.table_name  # that of a many2many
+                message = self.env._("The record is in use: %s needs it.", user)
         if isinstance(exc, CheckViolation) and diag.message_detail and diag.message_detail in message:
             message = diag.message_primary  # the detail is the whole row
         kind = RecordConflict if isinstance(exc, CONFLICTS) else BadPayload

@@ -414,6 +414,19 @@ class TestInbound(ApiHttpCase):
         self.assertEqual([error["code"] for error in body["errors"]], [409])
         self.assertEqual((self.ann.exists(), self.bob.exists()), (self.ann, self.env["res.partner"]))
 
+    def test_delete_what_the_database_keeps(self):
+        """Which model uses the record is told, in words."""
+        self.config("res.country", ("code", "iso"), ("name", "name"), endpoint="lands", record_id_type="identifier")
+        land = self.env["res.country"].create({"code": "ZZ", "name": "Zedland"})
+        self.env["res.country.state"].create({"code": "Z", "name": "Z", "country_id": land.id})
+        with mute_logger("odoo.sql_db"):
+            single = self.assert_answer(self.call("DELETE", "/lands/ZZ"), 409)
+            listed = self.assert_answer(self.call("DELETE", "/lands", ["ZZ"]), 207)
+        for message in (single["message"], listed["errors"][0]["message"]):
+            self.assertIn("Country state", message)
+            for word in ("violates", "DETAIL", "fkey"):
+                self.assertNotIn(word, message)
+
     # transport
 
     def test_unknown_endpoint(self):
