@@ -449,7 +449,8 @@ class BjApiSyncInbound(models.AbstractModel):
         if identifier := line.mapping and line.mapping.identifier:
             name = f"{line.field_name}.{identifier.field_name}"
             param = Param(line.key, name, identifier.field_type, "=")
-        if not self.env[plan.model]._fields[line.field_name]._description_searchable or param.field_type == "binary":
+        field = self.env[plan.model]._fields[line.field_name]
+        if not field._description_searchable or field.type == "binary":
             self._check_params([line.key], ())
         # none at all is asked of the relation itself: no related record is there to have no identifier
         return Domain.OR(self._get_param_domain(plan, param if text else own, [text]) for text in texts)

@@ -10,6 +10,9 @@ from ..exceptions import BadPayload
 from ..tools import codec, redact
 from ..tools.plan import ABSENT, Links, Plan, PlanLine, Row, build_objects, list_objects
 
+#: binary fields whose value in Odoo is no base64
+RAW_FIELDS = ("ir.attachment.raw", "ir.attachment.db_datas")
+
 
 class BjApiSyncMapper(models.AbstractModel):
     """The engine: records -> payloads, payloads -> values, identifiers -> records.
@@ -74,7 +77,7 @@ class BjApiSyncMapper(models.AbstractModel):
             key=line.external_key or "",
             path=tuple((line.external_key or "").split(".")) if line.external_key else (),
             field_name=field.name if field is not None else "",
-            field_type=field.type if field is not None else "",
+            field_type="" if field is None else "bytes" if str(field.base_field) in RAW_FIELDS else field.type,
             digits=digits[1] if digits else None,
             size=field.size if field is not None and field.type == "char" else None,
             value_type=line.value_type,

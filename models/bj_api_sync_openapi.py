@@ -335,7 +335,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         params = {}
         for line in scope.plan.lines:
             field = scope.model._fields.get(line.field_name)
-            if line.script or field is None or not field._description_searchable or line.field_type == "binary":
+            if line.script or field is None or not field._description_searchable or field.type == "binary":
                 continue
             if line.mapping and line.mapping.identifier:
                 field = self.env[line.mapping.model]._fields[line.mapping.identifier.field_name]

@@ -32,6 +32,7 @@ EXPECTED = {
     "date": _lt("a date such as 2026-01-31"),
     "datetime": _lt("a date and time such as 2026-01-31T13:05:00Z"),
     "binary": _lt("a base64 string"),
+    "bytes": _lt("a base64 string"),
     "many2one": _lt("the id of a record"),
     "many2one_reference": _lt("the id of a record"),
     "one2many": _lt("a list of ids"),

@@ -150,6 +150,19 @@ class TestPlain(MappingCase):
         for value, expected in ((b"\x89PNG", png), (png.encode(), png), ({"total": 3}, None), (False, None)):
             self.assertEqual(codec.serialize_column("binary", [value]), [expected])
 
+    def test_content_of_attachments(self):
+        """Odoo has it as bytes, which may look like base64; what is exchanged is base64."""
+        config = self.config("ir.attachment", ("name", "name"), ("raw", "content"), ("datas", "same"), endpoint="t-raw")
+        for content in (b"hello", b"test", b"\xff\x00"):
+            text = base64.b64encode(content).decode()
+            attachment, data = self.post(config, {"name": "t-raw.txt", "content": text})
+            self.assertEqual((attachment.raw, data["content"], data["same"]), (content, text, text))
+        with self.counted("ir.attachment") as writes:
+            self.post(config, {"name": "t-raw.txt", "content": text})
+        self.assertEqual(writes, [])
+        with self.refused("/content", message="a base64 string"):
+            self.post(config, {"name": "t-raw.txt", "content": "hello"})
+
     def test_properties_are_refused(self):
         with self.assertRaisesRegex(ValidationError, "properties are not exchanged"):
             self.config("res.partner", ("ref", "code"), ("properties", "more"), endpoint="t-properties")

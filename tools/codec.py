@@ -3,7 +3,8 @@
 Odoo's own conversions are made for its web client and take almost anything: the string ``"false"`` becomes True,
 an object its ``repr``. What comes from another system is therefore checked here first.
 
-Dates are those of RFC 3339, binary data is base64 (RFC 4648 section 4).
+Dates are those of RFC 3339, binary data is base64 (RFC 4648 section 4): in Odoo as well, but for the few fields of the
+type ``bytes``, which is one of this module only.
 """
 
 import base64
@@ -85,7 +86,17 @@ def _serialize_binary(value):
     return (data if data.isascii() else base64.b64encode(data)).decode()
 
 
-SERIALIZERS = {"date": _serialize_date, "datetime": _serialize_datetime, "binary": _serialize_binary, "html": str}
+def _serialize_bytes(value):
+    return base64.b64encode(value).decode()
+
+
+SERIALIZERS = {
+    "date": _serialize_date,
+    "datetime": _serialize_datetime,
+    "binary": _serialize_binary,
+    "bytes": _serialize_bytes,
+    "html": str,
+}
 #: what no value is answered as where it is not null
 EMPTY = {"integer": 0, "boolean": False}
 
@@ -253,6 +264,10 @@ def _parse_binary(value):
     return value or False
 
 
+def _parse_bytes(value):
+    return base64.b64decode(_parse_binary(value) or b"") or False
+
+
 def _parse_id(value):
     if isinstance(value, Text) and re.fullmatch(r"\s*\d{1,10}\s*", value):
         value = int(value)
@@ -294,6 +309,7 @@ PARSERS = {
     "date": _parse_date,
     "datetime": _parse_datetime,
     "binary": _parse_binary,
+    "bytes": _parse_bytes,
     "many2one": _parse_id,
     "many2one_reference": _parse_id,
     "one2many": _parse_ids,
