@@ -7,6 +7,7 @@ import datetime
 import json
 import re
 from collections import defaultdict
+from dataclasses import replace
 from types import NoneType
 
 from odoo import models
@@ -225,8 +226,20 @@ class BjApiSyncValuePlain(models.AbstractModel):
                 column[index] = codec.parse(line.field_type, value, selection, line.size)
             except ValueError:
                 column[index] = ABSENT
-                batch.fault(index, line.path, self._expected(line, value, selection), line.id)
+                self._refuse(line, batch, index, value, selection)
         return self._link(line, batch, column, records)
+
+    def _refuse(self, line, batch, index, value, selection):
+        """Note what is wrong with a value, or with items of a list of ids."""
+        if line.field_type not in codec.TO_MANY or not isinstance(value, list):
+            batch.fault(index, line.path, self._expected(line, value, selection), line.id)
+            return
+        one = replace(line, field_type="many2one")
+        for position, item in enumerate(value):
+            try:
+                codec.parse(one.field_type, item)
+            except ValueError:
+                batch.fault(index, line.item_path(position), self._expected(one, item), line.id)
 
 
 class BjApiSyncValueRelational(models.AbstractModel):

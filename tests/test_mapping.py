@@ -251,23 +251,24 @@ class TestPlain(MappingCase):
         gone = self.env["res.partner.category"].create({"name": "Gone"}).id
         self.env["res.partner.category"].browse(gone).unlink()
         good = {"code": "T-1", "name": "Ann"}
-        for key, value in (
-            ("country", 2**31 - 1),
-            ("country", "1"),
-            ("country", "BE"),
-            ("country", True),
-            ("country", [1]),
-            ("country", {"id": 1}),
-            ("tags", tag.id),
-            ("tags", [str(tag.id)]),
-            ("tags", [tag.id, gone]),
-            ("tags", [[tag.id]]),
-            ("tags", [2**40]),
-            ("children", ["T-1"]),
+        for key, value, pointer in (
+            ("country", 2**31 - 1, "/country"),
+            ("country", "1", "/country"),
+            ("country", "BE", "/country"),
+            ("country", True, "/country"),
+            ("country", [1], "/country"),
+            ("country", {"id": 1}, "/country"),
+            ("tags", tag.id, "/tags"),
+            ("tags", [str(tag.id)], "/tags/0"),
+            ("tags", [tag.id, gone], "/tags/1"),
+            ("tags", [[tag.id]], "/tags/0"),
+            ("tags", [2**40], "/tags/0"),
+            ("children", ["T-1"], "/children/0"),
         ):
-            pointer = "/tags/1" if gone in (value if isinstance(value, list) else ()) else f"/{key}"
             with self.subTest(key=key, value=value), self.refused(pointer):
                 self.post(config, good | {key: value})
+        with self.refused("/tags/0", "/tags/2", message="Expected the id of a record, not '1'."):
+            self.post(config, good | {"tags": ["1", tag.id, None]})
         child = self.env["res.partner"].create({"name": "Bea"})
         partner, data = self.post(config, good | {"country": 1, "tags": [tag.id], "children": [child.id]})
         self.assertEqual((partner.country_id.id, partner.category_id, child.parent_id), (1, tag, partner))
