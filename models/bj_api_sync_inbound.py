@@ -539,13 +539,12 @@ class BjApiSyncInbound(models.AbstractModel):
         return answer
 
     def _get_changes(self, plan, rows, records, before):
-        """Return key -> old and new value of each item."""
+        """Return key -> old and new value of each item, where they differ; a key that one side lacks is null there."""
         changes = []
         for row, after in zip(rows, self._represent(plan, records), strict=True):
             old, new = flatten(before.get(row.item, {})), flatten(after)
-            changes.append(
-                {key: {"old": old.get(key), "new": new[key]} for key in new if key not in old or old[key] != new[key]}
-            )
+            pairs = {key: {"old": old.get(key), "new": new.get(key)} for key in {**new, **old}}
+            changes.append({key: pair for key, pair in pairs.items() if pair["old"] != pair["new"]})
         return changes
 
     def _answer_list(self, status, data, errors, meta, record_ids):

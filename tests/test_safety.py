@@ -112,10 +112,27 @@ class TestSafety(ApiHttpCase):
         self.assertEqual(body["changes"], {"address.city": {"old": "Ulm", "new": "Bern"}})
         self.assertEqual(self.ann.city, "Ulm")
 
+    def test_dry_update_of_a_relation(self):
+        """What is in an object is told key by key, also where there is no object before or after."""
+        boss = self.mapping("res.partner", ("ref", "code"), ("name", "name"))
+        values = {"value_type": "relational", "mapping_config_id": boss.id, "is_record_identifier": False}
+        self.config_in.line_ids = self.lines("res.partner", ("parent_id", "boss", values))
+        self.env["res.partner"].create({"name": "Acme", "ref": "S-8", "is_company": True})
+        url, code, name = f"/people/{self.ann.id}", "boss.code", "boss.name"
+        body = self.assert_answer(self.dry("PATCH", url, {"boss": "S-8"}), 200)
+        told = {key: pair["new"] for key, pair in body["changes"].items() if pair["old"] is None}
+        self.assertEqual((told[code], told[name], "boss" in told), ("S-8", "Acme", False))
+        self.assert_answer(self.call("PATCH", url, {"boss": "S-8"}), 200)
+        self.assertEqual(self.dry("PATCH", url, {"boss": "S-8"}).json()["changes"], {})
+        body = self.assert_answer(self.dry("PATCH", url, {"boss": None}), 200)
+        told = {key: pair["old"] for key, pair in body["changes"].items() if pair["new"] is None}
+        self.assertEqual((told[code], told[name], "boss" in told), ("S-8", "Acme", False))
+
     def test_dry_create(self):
         response = self.dry("POST", "/people", {"code": "S-2", "name": "Bob"})
         body = self.assert_answer(response, 201)
         self.assertEqual(body["changes"]["name"], {"old": None, "new": "Bob"})
+        self.assertNotIn("email", body["changes"])
         self.assertNotIn("Location", response.headers)
         self.assertEqual(self.count(), 1)
         self.assert_answer(self.dry("POST", "/people", {"code": "S-2", "name": 5}), 400)
