@@ -437,7 +437,10 @@ class BjApiSyncDispatcher(Dispatcher):
         env = self.request.env
         if not env or env.cr.closed or not self.endpoint:
             return
-        values = self._get_log_values(response) | {"status": "error", "error_message": _explain(exc, status)}
+        error = _explain(exc, status)
+        if status == HTTPStatus.UNAUTHORIZED and self.endpoint.is_locked:
+            error = env._("A secret of this configuration cannot be read: its encryption key is missing. %s", error)
+        values = self._get_log_values(response) | {"status": "error", "error_message": error}
         if status == HTTPStatus.TOO_MANY_REQUESTS:  # refusing must cost less than serving
             env["bj.api.log"]._record_later(values, self.endpoint.log_policy)
             return

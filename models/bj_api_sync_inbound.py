@@ -79,8 +79,8 @@ class BjApiSyncInbound(models.AbstractModel):
             model=config.model_name,
             methods=tuple(config.http_method_ids.mapped("name")),
             authorization_type=config.authorization_type,
-            credentials=tuple(digest(secret) for secret in config._get_credentials()),
-            required_headers=tuple((header.key, digest(header.value or "")) for header in required),
+            credentials=tuple(_digest(secret) for secret in config._get_credentials()),
+            required_headers=tuple((header.key, _digest(header.value)) for header in required),
             answer_headers=tuple((header.key, header.value or "") for header in config.header_ids - required),
             edge=config._get_edge(),
             user_id=config.user_id.filtered("active").id,
@@ -774,6 +774,11 @@ class BjApiSyncInbound(models.AbstractModel):
         for part in reversed(plan.identifier.path):
             item = {part: item}
         return item
+
+
+def _digest(secret):
+    """Return the digest of a secret; of one that is empty, or lost with its key, what no digest is equal to."""
+    return digest(secret) if secret else b""
 
 
 def _get_nested(batch, line):

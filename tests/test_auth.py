@@ -4,6 +4,7 @@ from datetime import timedelta
 from odoo import fields
 from odoo.fields import Command
 from odoo.tests import tagged
+from odoo.tools import mute_logger
 
 from .common import TOKEN, ApiHttpCase
 
@@ -209,6 +210,59 @@ class TestAuth(ApiHttpCase):
         self.assert_runs_as("runner", X_Key="new")
         config.header_ids.purpose = "answer"
         self.assert_refused("Header", X_Key="new")
+
+    # secrets that are empty, or whose key is missing
+
+    def lose_key(self, config):
+        """Have all secrets of a configuration look as after a restore without the key file."""
+        self.env.flush_all()
+        for table, names, where in (
+            ("bj_api_sync_config", ("login", "password", "bearer_token", "signing_secret"), "id"),
+            ("bj_api_sync_header", ("value",), "config_id"),
+        ):
+            for name in names:
+                self.env.cr.execute(f"UPDATE {table} SET {name} = 'lost' WHERE {where} = %s", [config.id])
+        self.env.invalidate_all()
+        self.env.registry.clear_cache()
+
+    @mute_logger("odoo.addons.bj_api_sync.tools.secret")
+    def test_nothing_is_equal_to_a_secret_that_is_lost(self):
+        headers = {"X_Key": "", "X_Signature": ""}
+        for kind, scheme, values, received in (
+            ("none", "Header", {}, ("",)),
+            ("header", "Header", {}, ("",)),
+            ("basic", "Basic", {"login": "shop", "password": TOKEN}, (self.basic(":"), self.basic("shop:"), "")),
+            ("bearer", "Bearer", {"bearer_token": TOKEN}, ("Bearer ", "Bearer", "")),
+            ("hmac", "Signature", {"signing_style": "github", "signing_secret": TOKEN}, ("",)),
+        ):
+            required = [] if kind in ("basic", "bearer", "hmac") else [("X-Key", "key")]
+            config = self.endpoint(kind, *required, **values)
+            self.lose_key(config)
+            with self.subTest(kind=kind):
+                for text in received:
+                    self.assert_refused(scheme, Authorization=text)
+                    self.assert_refused(scheme, Authorization=text, **headers)
+                    document = self.call("GET", "/openapi.json", token=None, headers={"Authorization": text})
+                    self.assertNotIn("/who", document.json()["paths"])
+                self.assert_refused(scheme)
+            config.unlink()
+
+    @mute_logger("odoo.addons.bj_api_sync.tools.secret")
+    def test_the_log_says_that_a_secret_is_lost(self):
+        config = self.endpoint("basic", ("X-Key", "k-1"), login="shop", password=TOKEN)
+
+        def refuse(trace_id):
+            self.assert_refused("(Basic|Header)", Authorization=self.basic(":"), X_Request_ID=trace_id)
+            self.env["bj.api.log"]._flush_later()
+            return self.env["bj.api.log"].search([("trace_id", "=", trace_id)]).error_message
+
+        self.assertNotIn("encryption key", refuse("qa-2"))
+        self.lose_key(config)
+        self.assertIn("encryption key is missing", refuse("qa-3"))
+        config.header_ids.value = "k-1"
+        self.assertIn("encryption key is missing", refuse("qa-4"))
+        config.write({"login": "shop", "password": TOKEN})
+        self.assertNotIn("encryption key", refuse("qa-5"))
 
     # order of the checks
 

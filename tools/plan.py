@@ -336,7 +336,7 @@ class Endpoint:
     model: str
     methods: tuple
     authorization_type: str
-    #: the digests of the credentials of the authorization type, in the order it defines
+    #: the digests of the credentials of the authorization type, in the order it defines; empty where there is no secret
     credentials: tuple
     #: (name, digest of the value) of the headers a request must have
     required_headers: tuple
@@ -355,6 +355,11 @@ class Endpoint:
     all_or_nothing: bool
     tracking_disable: bool
     log_policy: str
+
+    @property
+    def is_locked(self):
+        """Whether nobody can come in, because a secret is empty or cannot be decrypted."""
+        return not all((*self.credentials, *(expected for _name, expected in self.required_headers)))
 
 
 @dataclass(frozen=True, slots=True)
