@@ -61,8 +61,6 @@ class BjApiSyncDispatcher(Dispatcher):
         self.method = request.httprequest.method
         self.endpoint = None
         self.payload = None
-        #: the idempotency key, once the request is being worked on
-        self.key_begun = ""
         #: whether all that it wrote is taken back already
         self.is_undone = False
         #: what tells a signed webhook from all others
@@ -165,7 +163,6 @@ class BjApiSyncDispatcher(Dispatcher):
             return self._make_response(status, body.encode(), headers), Answer(status, {})
         if self.message and not env["bj.api.sync.message"]._claim(config_id, self.message):
             raise Conflict(env._("This message was received before."))
-        self.key_begun = key
         # a signed message is claimed for itself, and may come again if it failed
         answer = self._dispatch_undoing(endpoint) if key and not self.message else self._dispatch(endpoint)
         response = self._respond_conditionally(answer)
@@ -187,11 +184,11 @@ class BjApiSyncDispatcher(Dispatcher):
 
     def _keep(self, response):
         """Store the answer under the idempotency key, if the request has one."""
-        if self.key_begun:
+        if self.idempotency_key:
             headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
             body = response.get_data(as_text=True)
             self.request.env["bj.api.idempotency.key"]._keep(
-                self.endpoint.config_id, self.key_begun, self.fingerprint, response.status_code, headers, body
+                self.endpoint.config_id, self.idempotency_key, self.fingerprint, response.status_code, headers, body
             )
 
     def serve(self):
@@ -447,7 +444,8 @@ class BjApiSyncDispatcher(Dispatcher):
         if env.cr.readonly:
             env["bj.api.log"]._record_own_cursor(values, self.endpoint.log_policy)
             return
-        if status < 500:  # what failed by itself may work next time
+        # after a rollback somebody else may have the key; and what failed by itself may work next time
+        if self.is_undone and status < 500:
             self._keep(response)
         env["bj.api.log"]._record(values, self.endpoint.log_policy)
         env.cr.commit()

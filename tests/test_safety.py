@@ -1,5 +1,11 @@
-from odoo.tests import tagged
+from unittest.mock import patch
 
+from odoo.fields import Command
+from odoo.service import model
+from odoo.tests import tagged
+from odoo.tools import mute_logger
+
+from ..tools import transaction
 from .common import ApiHttpCase
 
 
@@ -52,6 +58,18 @@ class TestSafety(ApiHttpCase):
         for key in ("", '""', "x" * 256):
             self.assert_answer(self.post({"name": "B", "code": "S-2"}, key), 400)
         self.assert_answer(self.call("GET", "/people", headers={"Idempotency-Key": ""}), 200)
+
+    @mute_logger("odoo.sql_db")
+    def test_key_that_somebody_takes_between_two_tries(self):
+        """The lock of a key is gone with the transaction: what Odoo tries again has no right to the key."""
+        script = "env.cr.execute(\"DO $$ BEGIN RAISE 'conflict' USING ERRCODE = '40001'; END $$\")"
+        values = {"value_type": "script", "script_mode": "exec", "script": script}
+        self.config_in.line_ids = [Command.create(values)]
+        locks = self.enterContext(patch.object(transaction, "lock", side_effect=[True, False]))  # in tests all are free
+        self.enterContext(patch.object(model.time, "sleep"))
+        self.assert_answer(self.post({"name": "A", "code": "S-2"}, "key-1"), 409)
+        self.assertEqual(locks.call_count, 2)
+        self.assertFalse(self.env["bj.api.idempotency.key"].search([("key", "=", "key-1")]))
 
     def test_key_expires(self):
         self.assert_answer(self.post({"name": "A", "code": "S-2"}, "key-1"), 201)
