@@ -33,8 +33,7 @@ class BjApiSyncOpenapiController(Controller):
         if env.user.has_group("bj_api_sync.group_user"):
             shown.update(env["bj.api.sync.config"].search([("endpoint", "!=", False)]).mapped("endpoint"))
         inbound, accepts = env["bj.api.sync.inbound"], env["ir.http"]._bj_accepts
-        exposed = env["bj.api.sync.openapi"]._get_exposed()
-        return tuple(name for name in exposed if name in shown or accepts(inbound._endpoint(name)))
+        return tuple(name for name in inbound._get_exposed() if name in shown or accepts(inbound._endpoint(name)))
 
     def _get_server(self):
         prefix = next(prefix for prefix in PREFIXES if request.httprequest.path.startswith(f"{prefix}/"))

@@ -169,15 +169,6 @@ class BjApiSyncOpenapi(models.AbstractModel):
             media = body["content"][JSON]
             media["example"] = json_schema.example(media["schema"], document["components"], writing)
 
-    @ormcache()
-    def _get_exposed(self):
-        """Return the names of all endpoints, in order.
-
-        :rtype: tuple[str]
-        """
-        configs = self.env["bj.api.sync.config"].sudo()
-        return tuple(configs.search([("request_type", "=", "in"), ("endpoint", "!=", False)]).mapped("endpoint"))
-
     def _get_title(self, plan):
         """Return the name of a configuration."""
         return self.env["bj.api.sync.config"].sudo().browse(plan.config_id).name

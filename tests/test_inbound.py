@@ -435,6 +435,16 @@ class TestInbound(ApiHttpCase):
         self.config_in.active = False
         self.assert_answer(self.call("GET", "/people"), 404)
 
+    def test_unknown_endpoints_are_not_kept(self):
+        """Nobody can make Odoo's cache forget what it has by asking for names that are none."""
+        cache = self.env.registry._Registry__caches["default"]
+        self.assert_answer(self.call("GET", "/people"), 200)
+        self.assert_answer(self.call("GET", "/nothing"), 404)
+        count = len(cache)
+        for number in range(3):
+            self.assert_answer(self.call("GET", f"/nothing-{number}"), 404)
+        self.assertEqual(len(cache), count)
+
     def test_mapping_only_is_not_exposed(self):
         self.config_in.endpoint = False
         self.assert_answer(self.call("GET", "/people"), 404)
