@@ -319,7 +319,7 @@ class BjApiSyncInbound(models.AbstractModel):
             values = paging.decode(order, cursor)
             if len(values) == len(terms) and type(values[-1]) is int:  # the id
                 return values
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         raise BadPayload(self.env._("The parameter cursor is not one of this list."))
 

@@ -1,3 +1,5 @@
+import base64
+
 from odoo.fields import Command
 from odoo.tests import BaseCase, tagged
 
@@ -156,9 +158,13 @@ class TestPaging(ApiHttpCase):
     def test_bad_cursors(self):
         other = paging.encode("name asc, id asc", ["x", 1])
         odd = [paging.encode("id asc", values) for values in ([], [1, 2], [None], ["x"], [{}], ["1\x00"], [True])]
-        for cursor in ("x", "*", "e30", "%00", other, *odd):
+        deep = base64.urlsafe_b64encode(b"[" * 1200).decode()
+        for cursor in ("x", "*", "e30", "%00", other, deep, *odd):
             with self.subTest(cursor=cursor):
                 self.assert_answer(self.call("GET", f"/people?cursor={cursor}"), 400)
+        for text in ("1\x00", "\ud800"):
+            cursor = paging.encode("name asc, id asc", [text, 1])
+            self.assert_answer(self.call("GET", f"/people?sort=name&cursor={cursor}"), 400)
         self.assert_answer(self.call("GET", "/people?cursor=&offset=1"), 400)
 
 

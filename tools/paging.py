@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from odoo.tools import SQL
 
+from .codec import UNSTORABLE
+
 
 @dataclass(frozen=True, slots=True)
 class Term:
@@ -56,11 +58,12 @@ def decode(order, cursor):
     :param str cursor: what :func:`encode` made
     :rtype: list
     :raises ValueError: if it is not a cursor of a list in this order
+    :raises RecursionError: if it is so deep that it cannot be one
     """
     data = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     if not isinstance(data, list) or data[:1] != [order]:
         raise ValueError(cursor)
-    if any(isinstance(value, (dict, list)) or "\x00" in str(value) for value in data):
+    if any(isinstance(value, (dict, list)) or UNSTORABLE.search(str(value)) for value in data):
         raise ValueError(cursor)
     return data[1:]
 
