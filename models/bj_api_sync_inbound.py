@@ -731,9 +731,11 @@ class BjApiSyncInbound(models.AbstractModel):
         return 404 if isinstance(exc, MissingError) else 400
 
     def _get_ref(self, endpoint, plan, record):
+        """Return what names a record in the path; nothing if its identifier is empty."""
         if endpoint.record_id_type == "database":
             return str(record.id)
-        return quote(str(self.env["bj.api.sync.mapper"]._key(plan, record)), safe="")
+        key = self.env["bj.api.sync.mapper"]._key(plan, record)
+        return "" if key is False else quote(str(key), safe="")
 
     # ------------------------------------------------------------------
     # Deleting

@@ -253,6 +253,16 @@ class TestInbound(ApiHttpCase):
         self.assertEqual(response.headers["Location"], f"/bj_api_sync/v1/people/{partner.id}")
         self.assert_answer(self.call("GET", response.headers["Location"], prefix=""), 200)
 
+    def test_location_by_identifier(self):
+        self.config_in.write({"record_id_type": "identifier", "filter_domain": "[]"})
+        response = self.call("POST", "/people", self.item("T/3 ä"))
+        self.assert_answer(response, 201)
+        self.assert_answer(self.call("GET", response.headers["Location"], prefix=""), 200)
+        for payload in ({"name": "Nameless"}, {"name": "Nameless", "code": None}):
+            response = self.call("POST", "/people", payload)
+            self.assert_answer(response, 201)
+            self.assertNotIn("Location", response.headers)
+
     def test_post_updates_the_same_identifier(self):
         response = self.call("POST", "/people", {"code": "T-1", "address": {"street": "Way 1"}})
         body = self.assert_answer(response, 200)
