@@ -2,7 +2,6 @@ import multiprocessing
 import os
 import stat
 import tempfile
-import time
 from unittest.mock import patch
 
 from cryptography.fernet import Fernet
@@ -75,9 +74,19 @@ class TestKeys(KeyMixin, BaseCase):
             old = file.read()
         with open(path, "w", encoding="ascii") as file:
             file.write(f"{Fernet.generate_key().decode()}\n\n{old}")
-        time.sleep(1)  # it is looked at once a second
+        digest = secret.digest("hidden")
+        self.assertEqual(secret._keys(), (old.strip(),), "what is kept was made with the key of before")
+        secret._read_key_file.cache_clear()  # Odoo is restarted
         self.assertEqual(secret.decrypt(token), "hidden")
         self.assertNotEqual(secret._keys()[0], old.strip())
+        self.assertNotEqual(secret.digest("hidden"), digest)
+
+    def test_key_file_that_cannot_be_made(self):
+        """Such as in a folder without hard links, or where nothing may be written."""
+        path = self.use_data_dir()
+        odoo_config._runtime_options["data_dir"] = file = os.path.join(os.path.dirname(path), "file")
+        with open(file, "w", encoding="ascii"), self.assertRaisesRegex(ValueError, secret.OPTION):
+            secret.encrypt("x")
 
     @mute_logger(LOGGER)
     def test_processes_agree_on_one_key_file(self):

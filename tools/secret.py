@@ -15,7 +15,6 @@ import hmac
 import logging
 import os
 import tempfile
-import time
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
@@ -103,7 +102,7 @@ class EncryptedChar(fields.Char):
             _warned.add(place)
             _logger.warning(
                 "%s: the secret %s.%s of record %s was encrypted with another key and reads as empty: "
-                "restore the key (%s in odoo.conf, or %s in the data directory) or type the secret again.",
+                "restore the key (%s in odoo.conf, or %s in the data directory) and restart, or type the secret again.",
                 *place,
                 OPTION,
                 KEY_FILE,
@@ -178,16 +177,19 @@ def _keys():
     option = config.get(OPTION)
     if option:
         return _split(option.replace(",", "\n"))
-    return _read_key_file(config["data_dir"], int(time.monotonic()))  # so it is looked at once a second
+    return _read_key_file(config["data_dir"])
 
 
-@functools.lru_cache(maxsize=4)
-def _read_key_file(folder, second):
+@functools.cache  # digests that are kept were made with the key of now
+def _read_key_file(folder):
     path = os.path.join(folder, KEY_FILE)
-    if not os.path.exists(path):
-        _create_key_file(path)
-    with open(path, encoding="ascii") as file:
-        return _split(file.read())
+    try:
+        if not os.path.exists(path):
+            _create_key_file(path)
+        with open(path, encoding="ascii") as file:
+            return _split(file.read())
+    except OSError as exc:
+        raise ValueError(f"The key file {path} cannot be made or read: {exc}. Or set {OPTION} in odoo.conf.") from exc
 
 
 @functools.lru_cache(maxsize=4)
