@@ -141,7 +141,8 @@ class BjApiSyncOpenapi(models.AbstractModel):
     def _add_endpoint(self, document, endpoint):
         """Add what one endpoint has: its tag, paths, schemas and security schemes."""
         model, plan = self.env[endpoint.model], self.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
-        model = model.with_user(endpoint.user_id) if endpoint.user_id else model.sudo()
+        # whoever the callers are: what not everybody may read, some of them may not
+        model = model.with_user(endpoint.user_id or self.env.ref("base.public_user").id)
         scope, components = Scope(endpoint, plan, model), document["components"]
         document["tags"].append({"name": endpoint.name, "description": self._get_title(plan)})
         for one, path in ((False, f"/{endpoint.name}"), (True, f"/{endpoint.name}/{{record_id}}")):

@@ -340,6 +340,13 @@ class TestOpenapi(ApiHttpCase):
         self.people.user_id = self.new_user("plain", "base.group_user,base.group_partner_manager")
         self.add_line("signup_type", "signup", allow_restricted=True)
         self.assertNotIn("signup", self.schema(self.document(), "people"))
+        until = fields.Datetime.now() + timedelta(days=1)
+        key = self.env["res.users.apikeys"].with_user(self.people.user_id)._generate("rpc", "test", until)
+        self.people.write({"authorization_type": "odoo", "user_id": False})
+        document = self.document(token=key)
+        OpenAPIV31SpecValidator(document).validate()
+        self.assertIn("zone", self.schema(document, "people"))
+        self.assertNotIn("signup", self.schema(document, "people"))
 
     # kept, and dropped
 
