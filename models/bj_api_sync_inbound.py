@@ -24,15 +24,12 @@ from ..exceptions import (
 from ..tools import codec, paging
 from ..tools.plan import Answer, Batch, Endpoint, Param, flatten
 from ..tools.secret import digest
+from .bj_api_sync_param import COMMON_PARAMS, LIST_PARAMS, WRITE_PARAMS
 
 _logger = logging.getLogger(__name__)
 
 #: what the database refuses because of other records
 CONFLICTS = (UniqueViolation, ForeignKeyViolation, RestrictViolation)
-#: query parameters that any request may have
-COMMON_PARAMS = ("fields",)
-LIST_PARAMS = ("limit", "offset", "page", "cursor", "sort", "count", "updated_since")
-WRITE_PARAMS = ("atomic",)
 #: field types that sort by something else than their column, or by nothing that a cursor can tell
 UNORDERED = ("many2one", "json", "properties", "properties_definition")
 #: fields without a line that lists can be sorted by
@@ -761,8 +758,7 @@ class BjApiSyncInbound(models.AbstractModel):
         mapper = self.env["bj.api.sync.mapper"]
 
         def work(items):
-            wrong = [index for index in items if not isinstance(payloads[index], dict)]
-            batch = Batch.of([payloads[index] if index not in wrong else {} for index in items], items)
+            batch = Batch.of([payloads[index] for index in items], items)
             rows = mapper._prepare_rows(plan, batch)
             mapper._resolve(plan, batch, rows)
             mapper._refuse_twice(plan, batch, rows)

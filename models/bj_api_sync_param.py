@@ -1,7 +1,9 @@
 from odoo import api, fields, models
 
 #: query parameters with a meaning of their own
-RESERVED_KEYS = ("limit", "offset", "page", "cursor", "sort", "fields", "count", "updated_since", "atomic")
+COMMON_PARAMS = ("fields",)
+LIST_PARAMS = ("limit", "offset", "page", "cursor", "sort", "count", "updated_since")
+WRITE_PARAMS = ("atomic",)
 #: what an operator can compare
 ORDERED_TYPES = ("integer", "float", "monetary", "date", "datetime", "char", "text", "many2one_reference")
 TEXT_OPERATORS = ("ilike", "not ilike", "=ilike")
@@ -54,7 +56,7 @@ class BjApiSyncParam(models.Model):
     @api.constrains("key")
     def _check_key(self):
         for param in self:
-            if param.key in RESERVED_KEYS:
+            if param.key in COMMON_PARAMS + LIST_PARAMS + WRITE_PARAMS:
                 raise param._refusal(self.env._("it has a meaning of its own in every request, choose another key."))
 
     @api.constrains("field_id", "domain_operator", "config_id")

@@ -329,7 +329,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What serving an inbound configuration needs, without its secrets: only digests of them."""
+    """What serving an inbound configuration needs; of the secrets that callers must know, digests."""
 
     config_id: int
     name: str
