@@ -108,7 +108,7 @@ class BjApiSyncDispatcher(Dispatcher):
 
         :raises RequestEntityTooLarge: if it is larger than the endpoint takes, whether its length is announced or not
         """
-        limit = self.endpoint.edge.max_body_size
+        limit = self.endpoint.max_body_size
         httprequest = self.request.httprequest
         httprequest.max_content_length = limit + LINGER  # what is not announced is silently cut there
         if (httprequest.content_length or 0) > limit + LINGER or len(httprequest.get_data()) > limit:
@@ -125,7 +125,7 @@ class BjApiSyncDispatcher(Dispatcher):
         allowed = self._get_allowed()
         if self.is_preflight():
             return self._respond(Answer(HTTPStatus.NO_CONTENT, {}, self._get_preflight_headers(allowed)))
-        if self.endpoint.edge.rate_limit:
+        if self.endpoint.rate_limit:
             self._take_quota()
         if self.method == "OPTIONS":
             return self._respond(Answer(HTTPStatus.NO_CONTENT, {}, {"Allow": ", ".join(allowed)}))
@@ -239,16 +239,16 @@ class BjApiSyncDispatcher(Dispatcher):
 
     def is_preflight(self):
         """Tell whether a browser asks if a page of another origin may send a request (Fetch, section 4.8)."""
-        if self.method != "OPTIONS" or not self.endpoint.edge.cors_origins:
+        if self.method != "OPTIONS" or not self.endpoint.cors_origins:
             return False
         headers = self.request.httprequest.headers
         return "Origin" in headers and "Access-Control-Request-Method" in headers
 
     def _get_preflight_headers(self, allowed):
-        headers, edge = self.request.httprequest.headers, self.endpoint.edge
+        headers, endpoint = self.request.httprequest.headers, self.endpoint
         requested = headers.get("Access-Control-Request-Headers", "")
-        known = [name for name, _ in self.endpoint.required_headers]
-        return get_preflight_headers(edge.cors_origins, headers["Origin"], allowed, requested, known)
+        known = [name for name, _ in endpoint.required_headers]
+        return get_preflight_headers(endpoint.cors_origins, headers["Origin"], allowed, requested, known)
 
     def _take_quota(self):
         """Count the request, once, however often Odoo tries it again.
@@ -257,7 +257,7 @@ class BjApiSyncDispatcher(Dispatcher):
 
         :raises TooManyRequests: if it is one too many within the minute (RFC 6585 section 4)
         """
-        limit, config_id = self.endpoint.edge.rate_limit, self.endpoint.config_id
+        limit, config_id = self.endpoint.rate_limit, self.endpoint.config_id
         self.quota = self.quota or self.request.env["bj.api.sync.rate"]._take(config_id, limit)
         if self.quota.is_exceeded:
             message = self.request.env._("At most %s requests per minute.", limit)
@@ -335,7 +335,7 @@ class BjApiSyncDispatcher(Dispatcher):
         if not body:
             response.headers.pop("Content-Type")
         if self.endpoint:
-            if self.quota or self.endpoint.edge.cors_origins:
+            if self.quota or self.endpoint.cors_origins:
                 response.headers.update(self._get_edge_headers())
             if self.endpoint.answer_headers:
                 response.headers.update(self.endpoint.answer_headers)
@@ -343,9 +343,9 @@ class BjApiSyncDispatcher(Dispatcher):
 
     def _get_edge_headers(self):
         headers = self.quota.get_headers() if self.quota else {}
-        if self.endpoint.edge.cors_origins:
+        if self.endpoint.cors_origins:
             origin = self.request.httprequest.headers.get("Origin", "")
-            headers |= get_cors_headers(self.endpoint.edge.cors_origins, origin)
+            headers |= get_cors_headers(self.endpoint.cors_origins, origin)
         return headers
 
     def handle_error(self, exc):

@@ -1,7 +1,6 @@
 from odoo import api, fields, models
 
-from ..tools.edge import Edge, parse_networks, parse_origins
-from ..tools.secret import encrypt
+from ..tools.edge import parse_networks, parse_origins
 
 
 class BjApiSyncConfig(models.Model):
@@ -49,19 +48,3 @@ class BjApiSyncConfig(models.Model):
                         error=exc,
                     )
                 ) from exc
-
-    def _get_edge(self):
-        """Compile the limits, for the cached endpoint; secrets are encrypted.
-
-        :rtype: Edge
-        """
-        self.ensure_one()
-        is_signed = self.authorization_type == "hmac"
-        return Edge(
-            max_body_size=self.max_body_size * 1024,
-            rate_limit=self.rate_limit,
-            networks=parse_networks(self.allowed_networks or ""),
-            cors_origins=parse_origins(self.cors_origins or ""),
-            signing_style=self.signing_style if is_signed else "",
-            signing_secrets=tuple(encrypt(secret) for secret in self._get_signing_secrets()) if is_signed else (),
-        )

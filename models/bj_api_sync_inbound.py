@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 import re
 from contextlib import suppress
@@ -22,8 +23,9 @@ from ..exceptions import (
     RecordNotFound,
 )
 from ..tools import codec, paging
+from ..tools.edge import parse_networks, parse_origins
 from ..tools.plan import Answer, Batch, Endpoint, Param, flatten
-from ..tools.secret import digest
+from ..tools.secret import digest, encrypt
 from .bj_api_sync_param import COMMON_PARAMS, LIST_PARAMS, WRITE_PARAMS
 
 _logger = logging.getLogger(__name__)
@@ -81,32 +83,27 @@ class BjApiSyncInbound(models.AbstractModel):
     def _compile(self, config_id):
         config = self.env["bj.api.sync.config"].sudo().browse(config_id)
         required = config.header_ids.filtered(lambda header: header.purpose == "require")
-        return Endpoint(
-            config_id=config.id,
-            name=config.endpoint,
-            model=config.model_name,
-            methods=tuple(config.http_method_ids.mapped("name")),
-            authorization_type=config.authorization_type,
-            credentials=tuple(_digest(secret) for secret in config._get_credentials()),
-            required_headers=tuple((header.key, _digest(header.value)) for header in required),
-            answer_headers=tuple((header.key, header.value or "") for header in config.header_ids - required),
-            edge=config._get_edge(),
-            user_id=config.user_id.filtered("active").id,
-            company_id=config.company_id.id,
-            limit=config.limit,
-            page_size=config.page_size,
-            is_paginated=config.is_paginated,
-            params={
+        values = {
+            "config_id": config.id,
+            "name": config.endpoint,
+            "model": config.model_name,
+            "methods": tuple(config.http_method_ids.mapped("name")),
+            "credentials": tuple(_digest(secret) for secret in config._get_credentials()),
+            "required_headers": tuple((header.key, _digest(header.value)) for header in required),
+            "answer_headers": tuple((header.key, header.value or "") for header in config.header_ids - required),
+            "signing_secrets": tuple(map(encrypt, config._get_signing_secrets())),
+            "max_body_size": config.max_body_size * 1024,
+            "networks": parse_networks(config.allowed_networks or ""),
+            "cors_origins": parse_origins(config.cors_origins or ""),
+            "user_id": config.user_id.filtered("active").id,
+            "company_id": config.company_id.id,
+            "params": {
                 param.key: Param(param.key, param.field_id.name, param.field_id.ttype, param.domain_operator)
                 for param in config.param_ids
             },
-            record_id_type=config.record_id_type,
-            existing_policy=config.existing_policy,
-            delete_policy=config.delete_policy,
-            all_or_nothing=config.all_or_nothing,
-            tracking_disable=config.tracking_disable,
-            log_policy=config.log_policy,
-        )
+        }
+        same = {field.name: config[field.name] for field in dataclasses.fields(Endpoint) if field.name not in values}
+        return Endpoint(**values, **same)
 
     @ormcache("user_id", "company_id")
     def _get_context(self, user_id, company_id):

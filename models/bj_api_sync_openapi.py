@@ -397,13 +397,13 @@ class BjApiSyncOpenapi(models.AbstractModel):
             401: self._get_security(scope.endpoint),
             409: writing or (scope.one and scope.path_line),
             412: writing and scope.one,
-            429: scope.endpoint.edge.rate_limit,
+            429: scope.endpoint.rate_limit,
         }
         return [status for status in ERRORS if only_if.get(status, True)]
 
     def _get_headers(self, scope, names):
         """Describe the headers of an answer; what the configured ones say is not told."""
-        names = [*names, *(("RateLimit", "RateLimit-Policy") if scope.endpoint.edge.rate_limit else ())]
+        names = [*names, *(("RateLimit", "RateLimit-Policy") if scope.endpoint.rate_limit else ())]
         own = {name: {"schema": TEXT} for name, _value in scope.endpoint.answer_headers}
         return own | self._get_header_refs(*names)
 
@@ -640,7 +640,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         return {"odoo": {"type": "http", "scheme": "bearer", "description": text}}
 
     def _get_security_hmac(self, endpoint):
-        style = endpoint.edge.signing_style
+        style = endpoint.signing_style
         text = self.env._("The signature of the body, made with a secret that both sides know.")
         scheme = {"type": "apiKey", "in": "header", "name": SIGNATURE_HEADERS[style], "description": text}
         return {f"signature.{style}": scheme}

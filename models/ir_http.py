@@ -70,7 +70,7 @@ class IrHttp(models.AbstractModel):
         :param Endpoint endpoint: the compiled configuration
         :rtype: bool
         """
-        if endpoint.edge.signing_style or not cls._bj_is_near(endpoint):
+        if endpoint.authorization_type == "hmac" or not cls._bj_is_near(endpoint):
             return False  # a signature is for one message to one endpoint
         try:
             cls._bj_check_headers(endpoint)
@@ -82,7 +82,7 @@ class IrHttp(models.AbstractModel):
     @classmethod
     def _bj_is_near(cls, endpoint):
         """Tell whether the caller's address is one of the allowed networks."""
-        networks = endpoint.edge.networks
+        networks = endpoint.networks
         return not networks or is_inside(request.httprequest.remote_addr or "", networks)
 
     @classmethod
@@ -146,8 +146,8 @@ class IrHttp(models.AbstractModel):
     @classmethod
     def _bj_authenticate_hmac(cls, endpoint):
         """Check the signature over the raw body; that the message is new is checked when it is worked on."""
-        style, body = endpoint.edge.signing_style, request.dispatcher.body
-        secrets = [decrypt(secret) for secret in endpoint.edge.signing_secrets]
+        style, body = endpoint.signing_style, request.dispatcher.body
+        secrets = [decrypt(secret) for secret in endpoint.signing_secrets]
         try:
             request.dispatcher.message = verify(style, secrets, request.httprequest.headers, body, time.time())
         except SignatureError as exc:

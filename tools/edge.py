@@ -32,21 +32,6 @@ CORS_MAX_AGE = 7200
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
-    """The limits of an endpoint; what is empty or 0 is not limited, and costs nothing."""
-
-    #: bytes
-    max_body_size: int
-    #: requests per minute
-    rate_limit: int = 0
-    networks: tuple = ()
-    cors_origins: frozenset = frozenset()
-    signing_style: str = ""
-    #: encrypted
-    signing_secrets: tuple = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Quota:
     """What is left of the requests of a minute."""
 

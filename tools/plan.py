@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 from .codec import TO_MANY
-from .edge import Edge
 
 
 class _Absent:
@@ -342,7 +341,15 @@ class Endpoint:
     required_headers: tuple
     #: (name, value) of the headers every answer has
     answer_headers: tuple
-    edge: Edge
+    signing_style: str
+    #: encrypted
+    signing_secrets: tuple
+    #: the limits: what is empty or 0 is not limited, and costs nothing; bytes
+    max_body_size: int
+    #: requests per minute
+    rate_limit: int
+    networks: tuple
+    cors_origins: frozenset
     user_id: int
     company_id: int
     limit: int
