@@ -203,15 +203,26 @@ class BjApiSyncDispatcher(Dispatcher):
 
     def _get_operation(self, record_ref):
         method = "GET" if self.method == "HEAD" else self.method
-        return Operation(method, record_ref, self.args, self.payload, self._get_matcher(), self.dry_run)
+        matches = self._get_matcher(record_ref) if self.method not in SAFE_METHODS else None
+        return Operation(method, record_ref, self.args, self.payload, matches, self.dry_run)
 
-    def _get_matcher(self):
-        """Return what tells whether a representation is the one of ``If-Match`` (RFC 9110 section 13.1.1)."""
-        header = self.request.httprequest.headers.get("If-Match")
-        if not header or self.method in SAFE_METHODS:
+    def _get_matcher(self, record_ref):
+        """Return what tells whether the caller wants a representation to be written to (RFC 9110 section 13.1).
+
+        :return: None if the caller does not care; ``If-None-Match`` is about a record
+        """
+        headers = self.request.httprequest.headers
+        expected, others = headers.get("If-Match"), record_ref and headers.get("If-None-Match")
+        if not expected and not others:
             return None
-        known = parse_etags(header)
-        return lambda data: any(map(known.contains, _get_etags(data).values()))
+        known, known_others = parse_etags(expected), parse_etags(others or None)
+
+        def matches(data):
+            etags = _get_etags(data).values()
+            is_expected = not expected or any(map(known.contains, etags))
+            return is_expected and not any(map(known_others.contains_weak, etags))
+
+        return matches
 
     def _get_idempotency_key(self):
         """Return the key of a write, with or without quotes; empty if there is none.

@@ -349,7 +349,7 @@ class BjApiSyncInbound(models.AbstractModel):
         self._check_one(ids, operation.record_ref)
         record = self.env[plan.model].browse(ids)
         if operation.matches and not operation.matches(self._represent(self._select(plan, operation.args), record)[0]):
-            raise PreconditionFailed(self.env._("The record has changed since."))
+            raise PreconditionFailed(self.env._("The record is not as If-Match or If-None-Match want it."))
         return record
 
     # ------------------------------------------------------------------

@@ -48,7 +48,7 @@ REQUEST_HEADERS = {
     ),
     "Prefer": (_lt("tx=rollback: a dry run; what would change is told, nothing is kept."), TEXT),
     "If-Match": (_lt("The ETag the caller knows; if the record has another one: 412."), TEXT),
-    "If-None-Match": (_lt("The ETag the caller has; if it is still the same: 304."), TEXT),
+    "If-None-Match": (_lt("The ETag the caller has; if it is still the same: 304, and 412 for a write."), TEXT),
 }
 #: the headers of answers; all of them have an X-Request-ID
 ANSWER_HEADERS = {
@@ -73,7 +73,7 @@ ERRORS = {
     405: [_lt("The endpoint does not answer this method."), "Allow"],
     406: [_lt("No acceptable content type can be answered.")],
     409: [_lt("There is a record already, several match, or it is in use."), "Retry-After"],
-    412: [_lt("The record is not as the caller knows it (If-Match).")],
+    412: [_lt("The record is not as the caller wants it (If-Match, If-None-Match).")],
     413: [_lt("The body has too many items, or is too large.")],
     415: [_lt("The body is of another content type.")],
     422: [_lt("The Idempotency-Key was used for another request.")],
@@ -206,7 +206,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         if scope.method == "GET":
             names = ["X-Request-ID", *(["If-None-Match"] if scope.one else [])]
         else:
-            names = ["X-Request-ID", "Idempotency-Key", "Prefer", *(["If-Match"] if scope.one else [])]
+            names = ["X-Request-ID", "Idempotency-Key", "Prefer", *(["If-Match", "If-None-Match"] if scope.one else [])]
         return [reference("parameters", name) for name in names]
 
     def _get_description(self, scope):

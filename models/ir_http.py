@@ -13,7 +13,7 @@ from ..tools.edge import is_inside
 from ..tools.secret import decrypt, digest
 from ..tools.signature import SignatureError, verify
 
-ENDPOINT_PATH = re.compile(r"/(?:bj_api_sync|api/sync)/v1/([^/\0]+)")
+ENDPOINT_PATH = re.compile(r"/(?:bj_api_sync|api/sync)/v1/([^/]+)")
 #: has a space, so that it is quoted: RFC 9110 section 11.5 demands that of realms, werkzeug does it where it must
 REALM = "BJ API"
 BEARER = re.compile(r"bearer\s+([^\0]+)", re.IGNORECASE)

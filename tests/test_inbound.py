@@ -552,7 +552,8 @@ class TestInbound(ApiHttpCase):
             self.assertEqual(item["name"], name)
 
     def test_paths(self):
-        self.assert_answer(self.call("GET", "/peo%00ple"), 404)
+        for name in ("peo%00ple", "people%00junk"):
+            self.assert_answer(self.call("GET", f"/{name}"), 404)
         self.config_in.record_id_type = "identifier"
         self.config_in.filter_domain = "[]"
         response = self.call("POST", "/people", self.item("/x"))

@@ -114,6 +114,12 @@ class TestSafety(ApiHttpCase):
             self.assert_answer(self.call(method, url, payload, headers={"If-Match": f"W/{etag}"}), 412)
         self.assertEqual(self.ann.name, "Anna")
         self.assert_answer(self.call("PUT", "/people", {"code": "S-1"}, headers={"If-Match": etag}), 400)
+        self.assert_answer(self.call("PUT", url, {"name": "Annie"}, headers={"If-Match": "?"}), 412)
+        now = self.call("GET", url).headers["ETag"]
+        for value in ("*", now, f"W/{now}"):
+            self.assert_answer(self.call("PUT", url, {"name": "Annie"}, headers={"If-None-Match": value}), 412)
+        self.assert_answer(self.call("PUT", url, {"name": "Annika"}, headers={"If-None-Match": etag}), 200)
+        self.assert_answer(self.call("POST", "/people", {"code": "S-1"}, headers={"If-None-Match": "*"}), 200)
         self.assert_answer(self.call("PUT", url, {"name": "Annie"}, headers={"If-Match": "*"}), 200)
         self.assert_answer(self.call("DELETE", url, headers={"If-Match": self.call("GET", url).headers["ETag"]}), 200)
 
