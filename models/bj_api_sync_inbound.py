@@ -156,7 +156,7 @@ class BjApiSyncInbound(models.AbstractModel):
         :rtype: list[tuple]
         """
         plan, payload = self.env["bj.api.sync.mapper"]._plan(endpoint.config_id), operation.payload
-        items = [self._as_object(plan, item) for item in (payload if isinstance(payload, list) else [payload])]
+        items = [plan.as_object(item) for item in (payload if isinstance(payload, list) else [payload])]
         found = list(self._list_identifiers(plan, [item for item in items if isinstance(item, dict)]))
         if operation.record_ref:
             line = plan.identifier if endpoint.record_id_type == "identifier" else None
@@ -751,7 +751,7 @@ class BjApiSyncInbound(models.AbstractModel):
     def _delete_listed(self, endpoint, plan, operation):
         """Delete the records whose identifiers a body lists, bare or as objects."""
         payload, many = operation.payload, isinstance(operation.payload, list)
-        payloads = [self._as_object(plan, item) for item in (payload if many else [payload])]
+        payloads = [plan.as_object(item) for item in (payload if many else [payload])]
         mapper = self.env["bj.api.sync.mapper"]
 
         def work(items):
@@ -772,14 +772,6 @@ class BjApiSyncInbound(models.AbstractModel):
         ids, errors = self._split(plan, list(range(len(payloads))), work, atomic)
         meta = {"deleted": len(ids), "failed": len(errors)}
         return self._answer_list(207 if errors else 200, [{"id": rid} for rid in ids], errors, meta, tuple(ids))
-
-    def _as_object(self, plan, item):
-        """Give a bare identifier the shape of an object."""
-        if isinstance(item, dict) or not plan.identifier:
-            return item
-        for part in reversed(plan.identifier.path):
-            item = {part: item}
-        return item
 
 
 def _digest(secret):

@@ -305,9 +305,9 @@ class BjApiSyncMapper(models.AbstractModel):
                     batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
                 row.record_id = record_ids[index]
 
-    def _fault_ambiguous(self, line, batch, index, key, position=None):
+    def _fault_ambiguous(self, line, batch, index, key):
         message = self.env._("Several records have the identifier %s.", key)
-        batch.fault(index, line.path if position is None else line.item_path(position), message, line.id, 409)
+        batch.fault(index, line.path, message, line.id, 409)
 
     def _refuse_twice(self, plan, batch, rows):
         for key, same in groupby(enumerate(rows), key=lambda pair: pair[1].key):
@@ -366,38 +366,39 @@ class BjApiSyncMapper(models.AbstractModel):
         rows = self._prepare_rows(plan, batch)
         if plan.exec_lines:
             self._resolve_related(line, batch.quiet(), rows, parents)
-            self._run_inbound(plan, batch, rows, self._get_written(line, rows))
+            self._run_inbound(plan, batch, rows, self._get_written(line, batch, rows))
         self._check_objects(plan, batch)
         self._resolve_related(line, batch, rows, parents)
-        written = self._get_written(line, rows)
+        written = self._get_written(line, batch, rows)
         if written:
             self._fill(plan, batch.subset(written), [rows[index] for index in written])
         return rows
 
     def _resolve_related(self, line, batch, rows, parents):
-        if line.field_type == "one2many":
+        """Find the records of nested rows; there must be one for what may not be created."""
+        is_child, identifier = line.field_type == "one2many", line.mapping.identifier
+        if is_child:
             self._resolve_children(line, batch, rows, parents)
-            return
-        identifier = line.mapping.identifier
-        self._resolve(line.mapping, batch, rows)
+        else:
+            self._resolve(line.mapping, batch, rows)
         for index, row in enumerate(rows):
-            if row.key is None:
+            must_exist = index in batch.bare or (not is_child and line.relation_policy == "link")
+            if row.key is None and (must_exist or not is_child):
                 path = identifier.path if identifier else ()
                 batch.fault(index, path, self.env._("The record identifier is missing."), line.id)
-        if line.relation_policy == "link":
-            self._refuse_unknown(line, batch, rows)
-
-    def _get_written(self, line, rows):
-        """Return the indices of the rows that the line's policy lets be written."""
-        if line.field_type == "one2many" or line.relation_policy == "upsert":
-            return range(len(rows))
-        return [index for index, row in enumerate(rows) if line.relation_policy == "create" and not row.record_id]
-
-    def _refuse_unknown(self, line, batch, rows):
-        for index, row in enumerate(rows):
-            if not row.record_id and row.key is not None:
+            elif row.key is not None and not row.record_id and must_exist:
                 message = self.env._("No record has the identifier %s.", row.key)
-                batch.fault(index, line.mapping.identifier.path, message, line.id)
+                batch.fault(index, identifier.path, message, line.id)
+
+    def _get_written(self, line, batch, rows):
+        """Return the indices of the rows that the line's policy lets be written; a bare identifier says nothing."""
+        is_any = line.field_type == "one2many" or line.relation_policy == "upsert"
+        is_new = line.relation_policy == "create"
+        return [
+            index
+            for index, row in enumerate(rows)
+            if index not in batch.bare and (is_any or (is_new and not row.record_id))
+        ]
 
     def _resolve_children(self, line, batch, rows, parents):
         """Find children by identifier among those of their own parent."""
@@ -409,7 +410,8 @@ class BjApiSyncMapper(models.AbstractModel):
             row.record_id = 0
             if row.key is None:
                 continue
-            place = (batch.parents[index], row.key)
+            # a bare one says nothing that could differ from what is said elsewhere
+            place = index if index in batch.bare else (batch.parents[index], row.key)
             if place in seen:
                 message = self.env._("The identifier %s is in the request twice.", row.key)
                 batch.fault(index, line.mapping.identifier.path, message, line.id, 409)
@@ -430,45 +432,6 @@ class BjApiSyncMapper(models.AbstractModel):
             for child in some:
                 found[parent_id, self._key(line.mapping, child)].append(child.id)
         return found
-
-    def _match_scalars(self, line, batch, scalars, parents):
-        """Find the records of bare identifiers.
-
-        :param PlanLine line: a line with a Mapping Model
-        :param Batch batch: the objects the identifiers stand in
-        :param scalars: (index of the object, position in its list, identifier)
-        :type scalars: list[tuple]
-        :param list parents: the matched record of each object
-        :return: one id per identifier; 0 where a fault was noted
-        :rtype: list[int]
-        """
-        identifier = line.mapping.identifier
-        value_model = self.env["bj.api.sync.value.plain"]
-        keys = []
-        for index, position, value in scalars:
-            try:
-                keys.append(codec.parse(identifier.field_type, value) if identifier and value != "" else None)
-            except ValueError:
-                keys.append(None)
-            if keys[-1] is None:
-                message = value_model._expected(identifier or line, value)
-                batch.fault(index, line.item_path(position), message, line.id)
-        if line.field_type == "one2many":
-            children = self._children(line, [parents[index] for index, _position, _value in scalars])
-            found = [
-                children.get((parents[index].id, key), ())
-                for (index, _position, _value), key in zip(scalars, keys, strict=True)
-            ]
-        else:
-            matched = self._match(line.mapping, keys)
-            found = [matched.get(key, ()) for key in keys]
-        for (index, position, _value), key, ids in zip(scalars, keys, found, strict=True):
-            if len(ids) > 1:
-                self._fault_ambiguous(line, batch, index, key, position)
-            elif not ids and key is not None:
-                message = self.env._("No record has the identifier %s.", key)
-                batch.fault(index, line.item_path(position), message, line.id)
-        return [ids[0] if len(ids) == 1 else 0 for ids in found]
 
     # ------------------------------------------------------------------
     # Rows -> records

@@ -288,26 +288,19 @@ class BjApiSyncValueRelational(models.AbstractModel):
 
     def _parse(self, line, batch, records):
         cells = self._keep_unseen(line, batch.column(line.path), records)
-        targets = [[] for _cell in cells]
-        nested, scalars, places = Batch([], [], [], batch.errors), [], []
+        nested, targets = Batch([], [], [], batch.errors), [[] for _cell in cells]
         for index, cell in enumerate(cells):
-            for position, item in enumerate(self._listed(line, batch, index, cell)):
-                targets[index].append(0)
+            for position, item in self._listed(line, batch, index, cell):
                 if not isinstance(item, dict):
-                    scalars.append((index, position, item))
-                    continue
-                nested.payloads.append(item)
+                    nested.bare.add(len(nested.payloads))
+                nested.payloads.append(line.mapping.as_object(item))
                 nested.pointers.append(batch.pointer(index, line.item_path(position)))
                 nested.items.append(batch.items[index])
                 nested.parents.append(index)
-                places.append((index, position))
         mapper = self.env["bj.api.sync.mapper"]
         rows = mapper._parse_related(line, nested, [records[index] for index in nested.parents])
-        for (index, position), row in zip(places, rows, strict=True):
-            targets[index][position] = row
-        ids = mapper._match_scalars(line, batch, scalars, records)
-        for (index, position, _value), record_id in zip(scalars, ids, strict=True):
-            targets[index][position] = record_id
+        for index, row in zip(nested.parents, rows, strict=True):
+            targets[index].append(row)
         return [
             # null clears a one2many as well, which an empty list does only where missing lines are removed
             ABSENT if cell is ABSENT else Links(target, line.field_type, line.remove_missing or cell is None)
@@ -324,22 +317,20 @@ class BjApiSyncValueRelational(models.AbstractModel):
         return cells
 
     def _listed(self, line, batch, index, cell):
-        """Return the items of a cell, noting a fault when it has the wrong shape."""
+        """Yield position and item of a cell's objects and bare identifiers; of anything else a fault is noted."""
         if cell is ABSENT or cell is None:
-            return []
-        if line.field_type not in codec.TO_MANY:
-            items = [cell]
-        elif isinstance(cell, list):
-            items = cell
-        else:
+            return
+        many = line.field_type in codec.TO_MANY
+        if many and not isinstance(cell, list):
             message = self.env._("Expected a list of objects or of record identifiers.")
             batch.fault(index, line.path, message, line.id)
-            return []
-        for position, item in enumerate(items):
-            if item is None or isinstance(item, (list, bool)):
+            return
+        for position, item in enumerate(cell if many else [cell]):
+            if item is None or isinstance(item, (list, bool)) or not isinstance(line.mapping.as_object(item), dict):
                 message = self.env._("Expected an object or a record identifier.")
                 batch.fault(index, line.item_path(position), message, line.id)
-        return items
+            else:
+                yield position, item
 
 
 class BjApiSyncValueScript(models.AbstractModel):

@@ -644,6 +644,22 @@ class TestRelational(MappingCase):
             if pointer != "/people/0/address":  # that is the concern of several lines
                 self.assertTrue(caught.exception.errors[0]["line_id"])
 
+    def test_bare_identifiers(self):
+        """They stand for records that are there, whatever the policy, and say nothing else about them."""
+        person = self.person_data("P-1", tags=[{"name": "T-X", "color": 3}, "T-X"])
+        self.env["res.partner.category"].create({"name": "T-X"})
+        company, _data = self.post(self.company, {"code": "T-1", "name": "A", "people": [person]})
+        self.assertEqual((company.child_ids.category_id.name, self.tags("T-X").color), ("T-X", 3))
+        people = ["P-1", {"code": "P-1", "name": "Changed"}, "P-1"]
+        self.post(self.company, {"code": "T-1", "people": people})
+        self.assertEqual(company.child_ids.mapped("name"), ["Changed"])
+        for policy in ("link", "create", "upsert"):
+            self.line(self.person, "tags").relation_policy = policy
+            for unknown in ("T-None", 5, ""):
+                people = [{"code": "P-1", "tags": ["T-X", unknown]}]
+                with self.subTest(policy=policy, unknown=unknown), self.refused("/people/0/tags/1"):
+                    self.post(self.company, {"code": "T-1", "people": people})
+
     def test_ambiguous_identifiers(self):
         self.env["res.partner.category"].create([{"name": "T-Twice"}, {"name": "T-Twice"}])
         for tag in ("T-Twice", {"name": "T-Twice"}):

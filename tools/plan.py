@@ -99,6 +99,14 @@ class Plan:
         wanted = set(keys)
         return replace(self, lines=tuple(line for line in self.lines if not wanted.isdisjoint(line.keys)))
 
+    def as_object(self, item):
+        """Give a bare identifier the shape of an object."""
+        if isinstance(item, dict) or not self.identifier:
+            return item
+        for part in reversed(self.identifier.path):
+            item = {part: item}
+        return item
+
 
 @dataclass(slots=True)
 class Errors:
@@ -136,6 +144,8 @@ class Batch:
     errors: Errors
     #: nested payloads: which object of the level above each one is in
     parents: list = field(default_factory=list)
+    #: nested payloads: the indices of those that were sent as bare identifiers
+    bare: set = field(default_factory=set)
 
     @classmethod
     def of(cls, payloads, items=None):
@@ -178,7 +188,9 @@ class Batch:
         self.errors.add(self.items[index], self.pointer(index, path), message, line_id, status)
 
     def pointer(self, index, path):
-        """Return the JSON pointer of a path in the payload at ``index``."""
+        """Return the JSON pointer of a path in the payload at ``index``; a bare identifier has nothing in it."""
+        if index in self.bare:
+            return self.pointers[index]
         return self.pointers[index] + "".join(f"/{escape(part)}" for part in path)
 
     @staticmethod
