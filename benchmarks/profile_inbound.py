@@ -40,7 +40,7 @@ STAGES = [
     ("operation", INBOUND, ["_handle"]),
     ("parameters, domain, order", INBOUND, ["_get_window", "_get_order", "_get_params_domain", "_get_terms"]),
     ("parameters, domain, order", MAPPER, ["_get_domain"]),
-    ("search", "bj.api.sync.query", ["_search", "_search_ids"]),
+    ("search", "bj.api.sync.query", ["_search", "_search_values"]),
     ("ORM: fetch", "res.partner", ["fetch"]),
     ("ORM: create", "res.partner", ["create"]),
     ("ORM: write", "res.partner", ["write"]),

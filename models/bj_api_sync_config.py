@@ -526,7 +526,8 @@ class BjApiSyncConfig(models.Model):
     def action_preview(self):
         """Show what would be sent of a record, or what a payload would change."""
         self.ensure_one()
-        record = self.env[self.model_name].search(self._get_domain(), limit=1)
+        domain = self.env["bj.api.sync.script"]._eval_domain(self.filter_domain)
+        record = self.env[self.model_name].search(domain, limit=1)
         return self._open_wizard(
             self.env._("Preview"),
             "bj.api.sync.preview",
@@ -563,14 +564,6 @@ class BjApiSyncConfig(models.Model):
     # ------------------------------------------------------------------
     # Business methods
     # ------------------------------------------------------------------
-
-    def _get_domain(self):
-        """Evaluate the filter domain as the current user.
-
-        :rtype: odoo.fields.Domain
-        """
-        self.ensure_one()
-        return self.env["bj.api.sync.script"]._eval_domain(self.filter_domain)
 
     def _get_credentials(self):
         """Return the secrets that a caller, or Odoo, must show, in the order of the authorization type.

@@ -330,7 +330,7 @@ class BjApiSyncInbound(models.AbstractModel):
         except ValueError:
             key = False
         keys = [key] if key is not False else []
-        return self.env["bj.api.sync.query"]._search_values(plan, name, keys, limit=2)
+        return self.env["bj.api.sync.query"]._search_values(self.env[plan.model], name, keys, plan, limit=2)
 
     def _check_one(self, ids, record_ref):
         if not ids:

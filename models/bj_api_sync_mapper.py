@@ -115,7 +115,7 @@ class BjApiSyncMapper(models.AbstractModel):
 
         :rtype: odoo.fields.Domain
         """
-        return self.env["bj.api.sync.query"]._get_domain(plan.filter_domain)
+        return self.env["bj.api.sync.script"]._eval_domain(plan.filter_domain)
 
     # ------------------------------------------------------------------
     # Records -> payloads
@@ -135,7 +135,7 @@ class BjApiSyncMapper(models.AbstractModel):
         :raises BadPayload: if a script fails
         """
         mapper = self.with_env(records.env)
-        query = records.env["bj.api.sync.query"]._search_ids(records.browse(), records.ids)
+        query = records.env["bj.api.sync.query"]._search_values(records.browse(), "id", records.ids)
         ids, objects = mapper._read(plan, query, with_id)
         by_id = dict(zip(ids, objects, strict=True))
         if any(record_id not in by_id for record_id in records._ids):
@@ -271,7 +271,7 @@ class BjApiSyncMapper(models.AbstractModel):
         if not keys or not plan.identifier:
             return {}
         line, model = plan.identifier, self.env[plan.model]
-        query = self.env["bj.api.sync.query"]._search_values(plan, line.field_name, keys)
+        query = self.env["bj.api.sync.query"]._search_values(model, line.field_name, keys, plan)
         found = defaultdict(list)
         if line.is_column and line.field_type not in codec.PATTERNS:
             columns = self.env["bj.api.sync.query"]._get_columns(plan.model, (line.field_name,))

@@ -131,7 +131,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         """Return the records in the filter domain, in their order; archived ones count like any other."""
         if not records.browse().has_access("read"):
             return records.browse()
-        domain = config.with_env(records.env).sudo()._get_domain()
+        domain = records.env["bj.api.sync.script"]._eval_domain(config.sudo().filter_domain)
         return records & records.with_context(active_test=False).search(Domain("id", "in", records.ids) & domain)
 
     @api.model

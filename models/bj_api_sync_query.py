@@ -33,19 +33,20 @@ class BjApiSyncQuery(models.AbstractModel):
         :rtype: odoo.tools.Query
         :raises AccessError: if the user may not read the model
         """
-        query, model = self._get_query(plan, domain, active_test), self.env[plan.model]
+        model = self.env[plan.model]
+        query = self._get_query(model, domain, plan.filter_domain, active_test)
         # only now: a model that searches in its own way may search another one, and take records out afterwards
         if order:
             query.order = model._order_to_sql(order, query)
         query.limit, query.offset = limit, offset
         return query
 
-    def _get_query(self, plan, domain, active_test):
+    def _get_query(self, model, domain, filter_domain, active_test):
         """Return the query of all records that :meth:`_search` is to find."""
-        model = self.env[plan.model]
-        conditions = self._get_conditions(plan.model, plan.filter_domain, active_test)
+        conditions = self._get_conditions(model._name, filter_domain, active_test)
         if conditions is None or any(leaf.field_expr == model._active_name for leaf in domain.iter_conditions()):
-            return model._search(domain & self._get_domain(plan.filter_domain), active_test=active_test)
+            domain &= self.env["bj.api.sync.script"]._eval_domain(filter_domain)
+            return model._search(domain, active_test=active_test)
         domain = domain.optimize_full(model)
         if domain.is_false():
             model.browse().check_access("read")
@@ -55,49 +56,36 @@ class BjApiSyncQuery(models.AbstractModel):
             query.add_where(domain._to_sql(model, model._table, query))
         return query
 
-    def _search_values(self, plan, field_name, values, limit=None):
-        """Search the records that have one of some values, as :meth:`_search` does, without compiling a domain.
+    def _search_values(self, model, field_name, values, plan=None, limit=None):
+        """Search the records that have one of some values, as far as the current user may read them.
 
-        :param Plan plan: the configuration, whose filter domain applies
-        :param str field_name: a field of the model
-        :param values: ORM values, none of them empty; records as ids
-        :type values: Collection
-        :rtype: odoo.tools.Query
-        :raises AccessError: if the user may not read the model
-        """
-        model = self.env[plan.model]
-        field, active_test = model._fields[field_name], not plan.maps_active
-        conditions = self._get_conditions(plan.model, plan.filter_domain, active_test)
-        if conditions is None or not _is_simple(field) or not values or not all(values):
-            return self._search(plan, Domain(field_name, "in", list(values)), limit=limit, active_test=active_test)
-        query = self._make_query(model, conditions)
-        query.add_where(SQL("%s IN %s", model._field_to_sql(model._table, field_name, query), tuple(values)))
-        query.limit = limit
-        return query
-
-    def _search_ids(self, model, ids):
-        """Search records by id, archived ones too, as far as the current user may read them.
+        No domain is compiled where the column has the values as they are.
 
         :param model: a recordset of the model
-        :param ids: ids
-        :type ids: Collection[int]
+        :param str field_name: a field of the model
+        :param values: ORM values; records as ids
+        :type values: Collection
+        :param Plan plan: the configuration, whose filter domain applies; by default all records, archived ones too
+        :param int limit: how many are enough
         :rtype: odoo.tools.Query
         :raises AccessError: if the user may not read the model
         """
-        conditions = self._get_conditions(model._name, "[]", False)
-        if conditions is None or not ids:
-            return model._search(Domain("id", "in", list(ids)), active_test=False)
-        return self._make_query(model, conditions, SQL("%s IN %s", SQL.identifier(model._table, "id"), tuple(ids)))
-
-    def _make_query(self, model, conditions, *more):
-        model.browse().check_access("read")
-        query = Query(self.env, model._table, model._table_sql)
-        for condition in (*conditions, *more):
-            query.add_where(condition)
+        filter_domain, active_test = (plan.filter_domain, not plan.maps_active) if plan else ("[]", False)
+        conditions, field = self._get_conditions(model._name, filter_domain, active_test), model._fields[field_name]
+        if conditions is None or not _is_simple(field) or not values or not all(values):
+            query = self._get_query(model, Domain(field_name, "in", list(values)), filter_domain, active_test)
+        else:
+            query = self._make_query(model, conditions)
+            query.add_where(SQL("%s IN %s", model._field_to_sql(model._table, field_name, query), tuple(values)))
+        query.limit = limit  # only now, as above
         return query
 
-    def _get_domain(self, filter_domain):
-        return self.env["bj.api.sync.script"]._eval_domain(filter_domain)
+    def _make_query(self, model, conditions):
+        model.browse().check_access("read")
+        query = Query(self.env, model._table, model._table_sql)
+        for condition in conditions:
+            query.add_where(condition)
+        return query
 
     @ormcache(
         "self.env.uid",
@@ -117,7 +105,7 @@ class BjApiSyncQuery(models.AbstractModel):
         model = self.env[model_name]
         if type(model)._search is not BaseModel._search or not _is_stable_expression(filter_domain):
             return None
-        domain = self._get_domain(filter_domain)
+        domain = self.env["bj.api.sync.script"]._eval_domain(filter_domain)
         rules = Domain.TRUE if self.env.su else self.env["ir.rule"]._compute_domain(model_name, "read")
         leaves = [*domain.iter_conditions(), *rules.iter_conditions()]
         if not all(_is_stable(model, leaf) for leaf in leaves):

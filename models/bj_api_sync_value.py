@@ -150,7 +150,7 @@ class BjApiSyncValue(models.AbstractModel):
         found = set()
         if wanted:
             comodel = self.env[records[0]._fields[line.field_name].comodel_name]
-            found.update(self.env["bj.api.sync.query"]._search_ids(comodel, wanted).get_result_ids())
+            found.update(self.env["bj.api.sync.query"]._search_values(comodel, "id", wanted).get_result_ids())
         for index, ids in enumerate(lists):
             for position, record_id in enumerate(ids):
                 if isinstance(record_id, int) and record_id not in found:
@@ -175,7 +175,7 @@ class BjApiSyncValue(models.AbstractModel):
             wanted[model].add(record_id)
         found = set()
         for model, ids in wanted.items():
-            query = self.env["bj.api.sync.query"]._search_ids(self.env[model], ids)
+            query = self.env["bj.api.sync.query"]._search_values(self.env[model], "id", ids)
             found.update((model, record_id) for record_id in query)
         for index, target in enumerate(targets):
             if target and target not in found:
@@ -255,7 +255,7 @@ class BjApiSyncValueRelational(models.AbstractModel):
         ids = {record_id for value in values for record_id in (value if many else (value,)) if record_id}
         by_id = {}
         if ids and related.has_access("read"):
-            query = self.env["bj.api.sync.query"]._search_ids(related, ids)
+            query = self.env["bj.api.sync.query"]._search_values(related, "id", ids)
             found, column = self._read_related(line, query)
             by_id = dict(zip(found, column, strict=True))
         if many:

@@ -123,7 +123,7 @@ class TestQuery(ApiCase):
         for name, several in cases.items():
             for values in several:
                 with self.subTest(name=name, values=values):
-                    found = set(query._search_values(plan, name, values))
+                    found = set(query._search_values(query.env[plan.model], name, values, plan))
                     self.assertEqual(found, set(query._search(plan, Domain(name, "in", values))))
 
     def test_columns_follow_language_and_company(self):
