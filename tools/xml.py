@@ -94,61 +94,49 @@ def _fill(element, value):
         element.text = UNWRITABLE.sub("\ufffd", value if isinstance(value, str) else json.dumps(value))
 
 
-class _Element:
-    """An element that is being read."""
+def _get_value(name, attributes, children, text):
+    """Return what an element stands for.
 
-    __slots__ = ("children", "is_nil", "kind", "name", "texts")
-
-    def __init__(self, tag, attributes):
-        self.name = tag.rpartition("}")[2]
-        self.is_nil = any(attributes.get(name) in ("true", "1") for name in NIL)
-        self.kind = attributes.get("type")
-        self.children, self.texts = [], []
-
-    def get_value(self):
-        text = "".join(self.texts)
-        if (self.children or self.is_nil) and text.strip():
-            raise ValueError(f"The element {self.name} has text where there can be none")
-        if self.is_nil and not self.children:
-            return None
-        names = {name for name, _ in self.children}
-        if self.kind == "list" or (names == {ITEM} and self.kind != "object"):
-            return self._get_list(names)
-        if names or self.kind == "object":
-            return self._get_object()
-        return Text(text)
-
-    def _get_list(self, names):
+    :param list children: name and value of the elements in it
+    """
+    kind, is_nil = attributes.get("type"), any(attributes.get(key) in ("true", "1") for key in NIL)
+    if (children or is_nil) and text.strip():
+        raise ValueError(f"The element {name} has text where there can be none")
+    if is_nil and not children:
+        return None
+    names = {key for key, _ in children}
+    if kind == "list" or (names == {ITEM} and kind != "object"):
         if not names <= {ITEM}:
-            raise ValueError(f"The list {self.name} must have elements named {ITEM} and no others")
-        return [value for _, value in self.children]
-
-    def _get_object(self):
-        result = {unescape_name(name): value for name, value in self.children}
-        if len(result) < len(self.children):
-            raise ValueError(f"{self.name} has an element twice: a list is an element with elements named {ITEM}")
-        return result
+            raise ValueError(f"The list {name} must have elements named {ITEM} and no others")
+        return [value for _, value in children]
+    if not children and kind != "object":
+        return Text(text)
+    result = {unescape_name(key): value for key, value in children}
+    if len(result) < len(children):
+        raise ValueError(f"{name} has an element twice: a list is an element with elements named {ITEM}")
+    return result
 
 
 class _Target:
     """Makes values of a document while it is parsed, without a tree of it."""
 
     def __init__(self):
+        #: name, attributes, children and texts of the elements that are being read
         self.open, self.value = [], None
 
     def start(self, tag, attributes):
         if len(self.open) >= MAX_DEPTH:
             raise ValueError(f"More than {MAX_DEPTH} elements inside one another")
-        self.open.append(_Element(tag, attributes))
+        self.open.append((tag.rpartition("}")[2], attributes, [], []))
 
     def data(self, text):
-        self.open[-1].texts.append(text)
+        self.open[-1][3].append(text)
 
     def end(self, tag):
-        element = self.open.pop()
-        self.value = element.get_value()
+        name, attributes, children, texts = self.open.pop()
+        self.value = _get_value(name, attributes, children, "".join(texts))
         if self.open:
-            self.open[-1].children.append((element.name, self.value))
+            self.open[-1][2].append((name, self.value))
 
     def doctype(self, *arguments):
         raise ValueError("A DOCTYPE is not accepted")
