@@ -78,6 +78,7 @@ class TestXml(BaseCase):
 
     def test_attacks(self):
         laughs = b"".join(b'<!ENTITY l%d "%s">' % (n, b"&l%d;" % (n - 1) * 10) for n in range(1, 10))
+        defaults = b"".join(b'<!ATTLIST b x%d CDATA "">' % n for n in range(1000))
         cases = [
             b'<!DOCTYPE a [<!ENTITY l0 "lol">' + laughs + b"]><a>&l9;</a>",
             b'<!DOCTYPE a [<!ENTITY l0 "lol">' + laughs + b']><a b="&l9;"/>',
@@ -85,6 +86,7 @@ class TestXml(BaseCase):
             b'<!DOCTYPE a SYSTEM "http://127.0.0.1:9/x.dtd"><a/>',
             b'<!DOCTYPE a [<!ENTITY % x SYSTEM "http://127.0.0.1:9/">%x;]><a/>',
             '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>'.encode("utf-16"),
+            b"<!DOCTYPE a [" + defaults + b"]><a>" + b"<b/>" * 40_000 + b"</a>",
             b"<a>" * 101 + b"</a>" * 101,
             b"<a>" * 1_000_000,
             b'<a b="' + b"x" * 11_000_000 + b'"/>',

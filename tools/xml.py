@@ -24,6 +24,8 @@ XSI = "http://www.w3.org/2001/XMLSchema-instance"
 ROOT, ITEM = "response", "item"
 #: elements inside one another
 MAX_DEPTH = 100
+#: bytes that are parsed at a time
+PIECE = 65536
 NIL = (f"{{{XSI}}}nil", "nil", "null")
 #: characters that names begin with (XML 1.0 section 2.3), as far as they are letters of living languages
 LETTERS = "A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02ff\u0370-\u037d\u037f-\u1fff\u3001-\ud7ff"
@@ -57,7 +59,10 @@ def parse(data):
         target=_Target(), resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False, collect_ids=False
     )
     try:
-        return etree.fromstring(data, parser)
+        # in pieces: with all of it at once, some versions of libxml2 read on after a DOCTYPE was refused
+        for start in range(0, len(data), PIECE):
+            parser.feed(data[start : start + PIECE])
+        return parser.close()
     except etree.XMLSyntaxError as exc:
         raise ValueError(str(exc)) from exc
 
