@@ -452,6 +452,8 @@ class BjApiSyncConfig(models.Model):
         return super().create([self._prepare_values(vals) for vals in vals_list])
 
     def write(self, vals):
+        if "model_id" in vals:
+            self.filtered(lambda config: config.model_id.id != vals["model_id"])._forget_records()
         # lines are written one by one: what they are together is checked when the last one is there
         records = self.with_context(bj_api_sync_lines_follow=True) if "line_ids" in vals else self
         result = super(BjApiSyncConfig, records).write(self._prepare_values(vals))
@@ -548,6 +550,11 @@ class BjApiSyncConfig(models.Model):
             "target": "new",
             "context": {"default_config_id": self.id, **context},
         }
+
+    def _forget_records(self):
+        """Forget what was exchanged: ids of another model's records mean other records."""
+        self.push_state = False
+        self.env["bj.api.sync.pushed"].search([("config_id", "in", self.ids)]).unlink()
 
     def action_push_again(self):
         """Have the scheduled push send everything once more."""

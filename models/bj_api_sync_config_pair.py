@@ -88,6 +88,10 @@ class BjApiSyncConfig(models.Model):
         self.link_ids.write({"in_hash": False, "out_hash": False})
         return super().action_push_again()
 
+    def _forget_records(self):
+        self.link_ids.unlink()
+        return super()._forget_records()
+
     def _is_two_way(self):
         """Tell whether this configuration tells another system how records are that also come in from there."""
         self.ensure_one()

@@ -350,7 +350,8 @@ class BjApiSyncOutbound(models.AbstractModel):
         :return: what went wrong, for the log
         :rtype: str
         """
-        lines = config.line_ids.filtered(lambda line: line.response_key and line.field_id)
+        # what was queued before the configuration got another model has nothing to read
+        lines = config.line_ids.filtered(lambda line: line.response_key and line.field_id.model == records._name)
         if not lines:
             return ""
         try:

@@ -282,6 +282,20 @@ class TestQueue(DeliveryCase):
         self.assertEqual((self.partners - self.partners[1]).mapped("barcode"), ["101", "103", "104", "105"])
         self.assertEqual((delivery.state, delivery.last_error), ("sent", False))
 
+    def test_read_back_of_a_former_model(self):
+        """The answer tells nothing of records that the configuration is not of any more."""
+        tags = "res.partner.category"
+        delivery = self.enqueue()
+        line = {"field_id": self.env["ir.model.fields"]._get(tags, "name").id, "is_record_identifier": True}
+        line |= {"external_key": "name", "response_key": "name"}
+        values = {"line_ids": [Command.clear(), Command.create(line)]}
+        self.config.write({"model_id": self.env["ir.model"]._get_id(tags)} | values)
+        self.receiver.on("/partners", body={"name": "Theirs"})
+        self.dispatch()
+        self.assertEqual((delivery.state, self.logs().status), ("sent", "success"))
+        self.assertFalse(self.logs().error_message)
+        self.assertEqual(self.partner.name, "Partner 1")
+
     def test_answer_whose_charset_is_none(self):
         self.receiver.on("/partners", body={"id": 7}, headers={"Content-Type": "application/json; charset=undefined"})
         delivery = self.enqueue()

@@ -238,6 +238,16 @@ class TestEcho(TwoWayCase):
         self.assertNotIn("conflicts", self.receive())
         self.assertEqual(self.partner.name, "Theirs")
 
+    def test_another_model(self):
+        """What was told of the former one says nothing of it."""
+        self.receive()
+        self.assertTrue(self.config.link_ids)
+        self.config.write({"model_id": self.config.model_id.id, "name": "The same"})
+        self.assertTrue(self.config.link_ids)
+        values = {"model_id": self.env["ir.model"]._get_id("res.country"), "filter_domain": "[]"}
+        self.config.write(values | {"counterpart_id": False, "line_ids": [Command.clear()]})
+        self.assertFalse(self.config.link_ids.exists())
+
     def test_configurations_that_are_no_pair(self):
         """They have no links, and cost nothing."""
         self.config.counterpart_id = False

@@ -279,6 +279,34 @@ class TestScheduledDeletions(TestScheduledPush):
         self.config.active = True
         self.assertEqual(self.run_cron(), ["/people/Graz/P1"])
 
+    def test_another_model(self):
+        """What was sent of the former one says nothing of it."""
+        self.run_cron()
+        tags = self.env["res.partner.category"].create([{"name": f"P{number}"} for number in range(1, 4)])
+        self.config.write(
+            {
+                "model_id": self.env["ir.model"]._get_id("res.partner.category"),
+                "filter_domain": "[('name', '=like', 'P_')]",
+                "deletion_url": f"{self.receiver.url}/tags/{{code}}",
+                "line_ids": [
+                    Command.clear(),
+                    Command.create(
+                        {
+                            "field_id": self.env["ir.model.fields"]._get("res.partner.category", "name").id,
+                            "external_key": "code",
+                            "is_record_identifier": True,
+                        }
+                    ),
+                ],
+            }
+        )
+        wizard = self.env["bj.api.sync.trigger"].create({"config_id": self.config.id, "kind": "ir.cron"})
+        self.cron = self.env["ir.cron"].browse(wizard.action_create()["res_id"])
+        self.assertEqual(self.run_cron(), ["P1", "P2", "P3"])
+        tags[0].unlink()
+        self.config.model_id = self.config.model_id  # no change
+        self.assertEqual(self.run_cron(), ["/tags/P1"])
+
     def test_urls(self):
         for url in ("/people/{code}", "http://example.com/people", "http://example.com/people/{unknown}"):
             with self.subTest(url=url), self.assertRaisesRegex(ValidationError, "Deletion URL"):
