@@ -20,12 +20,14 @@ class BjApiSyncCached(models.AbstractModel):
         defaults = self.default_get([name]) if name else {}  # the context has some, and users keep some of their own
         if any((defaults | vals).get(name) for vals in vals_list):
             self._check_script_access()
+        self._check_configs(vals_list)
         self.env.registry.clear_cache()
         return super().create(vals_list)
 
     def write(self, vals):
         if self._script_field in vals:
             self._check_script_access()
+        self._check_configs([vals])
         self.env.registry.clear_cache()
         return super().write(vals)
 
@@ -40,6 +42,16 @@ class BjApiSyncCached(models.AbstractModel):
         """
         if not self.env["ir.actions.server"].has_access("write"):
             raise AccessError(self.env._("Only users who may write server actions may write Python scripts."))
+
+    def _check_configs(self, vals_list):
+        """Refuse ids of configurations that the user may not read: they are easily guessed.
+
+        :raises odoo.exceptions.AccessError: if there is one
+        """
+        configs = self.env["bj.api.sync.config"]
+        fields = [field for field in self._fields.values() if field.type == "many2one"]
+        fnames = [field.name for field in fields if field.comodel_name == configs._name]
+        configs.browse({vals[fname] for vals in vals_list for fname in fnames if vals.get(fname)}).check_access("read")
 
     def _refusal(self, problem):
         """Return the error by which a constraint refuses this record.

@@ -10,6 +10,7 @@ class BjApiSyncConfig(models.Model):
         "bj.api.sync.config",
         "Two-Way with",
         ondelete="set null",
+        check_company=True,
         tracking=True,
         index="btree_not_null",
         help="The configuration by which the same records come in from the other system. What just came in is not "
@@ -41,10 +42,11 @@ class BjApiSyncConfig(models.Model):
         for config in self:
             config.link_count, config.conflict_count = counts.get(config, (0, 0))
 
-    @api.constrains("counterpart_id", "conflict_policy", "request_type", "model_id", "is_pull")
+    @api.constrains("counterpart_id", "conflict_policy", "request_type", "model_id", "is_pull", "company_id")
     def _check_counterpart(self):
-        self |= self.sudo().search([("counterpart_id", "in", self.ids)])
-        for config in self.filtered("counterpart_id"):
+        pairs = self | self.sudo().with_context(active_test=False).search([("counterpart_id", "in", self.ids)])
+        pairs._check_company(["counterpart_id"])
+        for config in pairs.filtered("counterpart_id"):
             other = config.counterpart_id
             goes_out = config.request_type == "out" and not config.is_pull
             comes_in = other.request_type == "in" or other.is_pull

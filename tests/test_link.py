@@ -645,6 +645,24 @@ class TestPair(TwoWayCase):
         with self.assertRaises(ValidationError):
             self.config.counterpart_id.is_pull = False
 
+    def test_companies(self):
+        """What counts where both changed a record is decided by those who may read what it comes in by."""
+        company = self.env["res.company"].create({"name": "Elsewhere"})
+        self.env.ref("base.user_admin").company_ids += company
+        config = self.make_config(name="Theirs", company_id=company.id)
+        for values in ({"counterpart_id": self.inbound.id}, {"counterpart_id": self.inbound.id, "company_id": False}):
+            with self.assertRaises(UserError):
+                config.write(values)
+        with self.assertRaises(UserError):
+            self.inbound.company_id = company
+        groups = "bj_api_sync.group_manager"
+        manager = new_test_user(self.env, "elsewhere", groups, company_id=company.id, company_ids=company.ids)
+        with self.assertRaises(AccessError):
+            config.with_user(manager).counterpart_id = self.inbound.id
+        self.config.counterpart_id = False
+        self.inbound.company_id = False
+        config.with_user(manager).counterpart_id = self.inbound.id
+
     def test_conflicts_are_described(self):
         """OpenAPI tells of conflicts where there can be some."""
 
@@ -675,7 +693,7 @@ class TestPair(TwoWayCase):
                 getattr(link.with_user(reader), method)()
         elsewhere = self.env["res.company"].create({"name": "Elsewhere"})
         self.config.user_id.company_ids += elsewhere
-        self.config.company_id = elsewhere
+        (self.config | self.inbound).write({"company_id": elsewhere.id})
         self.assertFalse(self.env["bj.api.link"].with_user(reader).search([("id", "=", link.id)]))
 
     def test_manager_decides(self):

@@ -120,6 +120,26 @@ class TestSecurityConfig(ApiCase):
         with self.assertRaises(AccessError):
             wizard.read(["count"])
 
+    def test_configurations_of_another_company(self):
+        """Who guesses the id of one can neither nest nor preview it."""
+        company = self.env["res.company"].create({"name": "Elsewhere"})
+        self.env.ref("base.user_admin").company_ids += company
+        mapping = self.mapping("res.country", ("code", "code"), company_id=company.id)
+        with self.assertRaises(AccessError):
+            self.as_user(self.manager, self.config_in.line_ids[0]).write(
+                {
+                    "field_id": self.field("res.partner", "country_id"),
+                    "is_record_identifier": False,
+                    "value_type": "relational",
+                    "mapping_config_id": mapping.id,
+                }
+            )
+        self.config_in.company_id = company
+        record = self.env.user.partner_id
+        wizards = self.env["bj.api.sync.preview"].with_user(self.manager)
+        with self.assertRaises(AccessError):
+            wizards.create({"config_id": self.config_in.id, "record": f"res.partner,{record.id}"}).read(["payload"])
+
     def test_scripts(self):
         """Who writes scripts writes server code: a manager alone may not."""
         values = {

@@ -55,6 +55,7 @@ class BjApiSyncPreview(models.TransientModel):
         :return: what the method returns, or what it is refused with, and False
         :rtype: tuple[str, str | bool]
         """
+        self.config_id.sudo(False).check_access("read")  # stored fields are computed as superuser
         config_id, model, record_id = self.config_id.id, self.record._name, self.record.id
         if model != self.config_id.model_name:
             return self.env._("Choose a record of the model %s.", self.config_id.model_name), False
