@@ -34,6 +34,31 @@ class TestTriggers(DeliveryCase):
         self.partner.city = "Linz"
         self.assertEqual(self.found().mapped("operation"), ["write"])
 
+    def test_rule_watches_what_may_be_sent(self):
+        """A record that enters the filter domain; what a script or a computed field depends on may be any field."""
+        self.config.filter_domain = "[('function', '=', 'Buyer'), ('country_id.code', '=', 'AT')]"
+        rule = self.create_trigger(kind="base.automation")
+        watched = {"ref", "name", "city", "function", "country_id"}
+        self.assertEqual(set(rule.trigger_field_ids.mapped("name")), watched)
+        self.partner.country_id = self.env.ref("base.at")
+        self.partner.function = "Buyer"
+        self.assertEqual(self.found().mapped("record_id"), self.partner.ids)
+        for field, values in (
+            ("contact_address", {}),
+            ("street", {"value_type": "script", "script": "record.street"}),
+            (False, {"value_type": "script", "script_mode": "exec", "external_key": False, "script": "pass"}),
+        ):
+            field_id = field and self.env["ir.model.fields"]._get("res.partner", field).id
+            line = self.config.line_ids.create(
+                {"config_id": self.config.id, "field_id": field_id, "external_key": "any"} | values
+            )
+            with self.subTest(values=values):
+                self.assertFalse(self.env["bj.api.sync.trigger"].create({"config_id": self.config.id}).field_ids)
+            line.unlink()
+        self.read_back(self.config, barcode="id")
+        wizard = self.env["bj.api.sync.trigger"].create({"config_id": self.config.id})
+        self.assertEqual(set(wizard.field_ids.mapped("name")), watched, "what is only read is not sent")
+
     def test_before_and_after(self):
         self.create_trigger(
             kind="base.automation", before_domain="[('city', '=', 'Graz')]", after_domain="[('city', '=', 'Linz')]"

@@ -54,11 +54,24 @@ class BjApiSyncTrigger(models.TransientModel):
 
     @api.depends("config_id")
     def _compute_trigger(self):
-        """Deletions are told by DELETE; changes are those of the fields that are sent."""
+        """Deletions are told by DELETE; changes are those of what is sent."""
         for wizard in self:
             config = wizard.config_id
             wizard.trigger = "on_unlink" if config.http_method_ids.name == "DELETE" else "on_create_or_write"
-            wizard.field_ids = config.line_ids.field_id.filtered("store")
+            wizard.field_ids = self._find_watched(config)
+
+    @api.model
+    def _find_watched(self, config):
+        """Return the fields whose change may change what is sent, or whether it is; none if that may be any.
+
+        What a script or a field that is not stored depends on is not known here.
+        """
+        lines = config.line_ids.filtered(lambda line: line.external_key or line._is_exec())
+        names = {condition.field_expr.partition(".")[0] for condition in config._get_domain().iter_conditions()}
+        filtered = self.env["ir.model.fields"].search([("model_id", "=", config.model_id.id), ("name", "in", names)])
+        watched = lines.field_id | filtered
+        is_known = {"plain", "relational"}.issuperset(lines.mapped("value_type")) and all(watched.mapped("store"))
+        return watched if is_known else watched.browse()
 
     def action_create(self):
         """Make the trigger and open it."""
