@@ -129,9 +129,21 @@ class TestTriggers(DeliveryCase):
         reader = new_test_user(self.env, "reader", "bj_api_sync.group_user")
         with self.assertRaises(AccessError):
             self.env["bj.api.sync.trigger"].with_user(reader).create({"config_id": self.config.id})
+
+    def test_manager(self):
+        """Who may not open what was made is told of it."""
         manager = new_test_user(self.env, "manager", "bj_api_sync.group_manager")
-        wizard = self.env["bj.api.sync.trigger"].with_user(manager).create({"config_id": self.config.id})
-        self.assertEqual(wizard.action_create()["res_model"], "base.automation")
+        for kind, label in (
+            ("base.automation", "Automation Rule"),
+            ("ir.cron", "Scheduled Action"),
+            ("ir.actions.server", "Server Action"),
+        ):
+            values = {"config_id": self.config.id, "kind": kind}
+            with self.subTest(kind=kind):
+                answer = self.env["bj.api.sync.trigger"].with_user(manager).create(values).action_create()
+                self.assertEqual((answer["tag"], answer["params"]["title"]), ("display_notification", label))
+                self.assertEqual(answer["params"]["message"], "Push to Partners out was created.")
+                self.assertEqual((self.config.trigger_action_model, bool(self.config.trigger_action)), (kind, True))
 
 
 @tagged("post_install", "-at_install")

@@ -2,6 +2,8 @@ from odoo import api, fields, models
 from odoo.exceptions import UserError
 from odoo.fields import Command
 
+from ..tools.notification import notify
+
 
 class BjApiSyncTrigger(models.TransientModel):
     """Makes what starts the requests of an outbound configuration, and links it."""
@@ -74,7 +76,7 @@ class BjApiSyncTrigger(models.TransientModel):
         return watched if is_known else watched.browse()
 
     def action_create(self):
-        """Make the trigger and open it."""
+        """Make the trigger; open it, or tell who may not read it what was made."""
         self.ensure_one()
         self.config_id.check_access("write")
         if self.config_id.request_type != "out":
@@ -85,6 +87,10 @@ class BjApiSyncTrigger(models.TransientModel):
         wizard = self.sudo()
         trigger = getattr(wizard, f"_create_{self.kind.replace('.', '_')}")()
         wizard.config_id.write({"trigger_action_model": self.kind, "trigger_action": trigger.id})
+        if not trigger.sudo(False).has_access("read"):
+            close = {"type": "ir.actions.act_window_close"}
+            message = self.env._("%(trigger)s was created.", trigger=trigger.display_name)
+            return notify("success", message, title=self._fields["kind"].convert_to_export(self.kind, self), next=close)
         return {"type": "ir.actions.act_window", "res_model": trigger._name, "res_id": trigger.id, "view_mode": "form"}
 
     def _prepare_action(self):
