@@ -81,9 +81,13 @@ class BjApiSyncValue(models.AbstractModel):
     def _is_column(self, field):
         """Tell whether the database holds the values of a field as :meth:`_serialize_values` takes them.
 
+        A type with a :meth:`_serialize` of its own is given records.
+
         :param odoo.fields.Field field: the field
         :rtype: bool
         """
+        if type(self)._serialize is not BjApiSyncValue._serialize:
+            return False
         return bool(field.store and field.column_type) and field.type not in ("binary", "reference", "json")
 
     def _parse(self, line, batch, records):

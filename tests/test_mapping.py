@@ -163,6 +163,19 @@ class TestPlain(MappingCase):
         with self.refused("/content", message="a base64 string"):
             self.post(config, {"name": "t-raw.txt", "content": "hello"})
 
+    def test_types_of_addons(self):
+        """What they make of records is answered, also of a field whose column could be read."""
+
+        def serialize(room, line, records):
+            return [record[line.field_name].upper() for record in records]
+
+        config = self.config("res.partner", ("ref", "code"), ("name", "name"), endpoint="people")
+        record = self.env["res.partner"].create({"ref": "c-1", "name": "Ada"})
+        with patch.object(self.registry["bj.api.sync.value.plain"], "_serialize", serialize):
+            self.env.registry.clear_cache()
+            self.assertEqual(self.read(config, record), {"code": "C-1", "name": "ADA"})
+        self.env.registry.clear_cache()
+
     def test_properties_are_refused(self):
         with self.assertRaisesRegex(ValidationError, "properties are not exchanged"):
             self.config("res.partner", ("ref", "code"), ("properties", "more"), endpoint="t-properties")
