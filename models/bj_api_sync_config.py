@@ -468,6 +468,18 @@ class BjApiSyncConfig(models.Model):
         self.line_ids.unlink()
         return super().unlink()
 
+    @api.ondelete(at_uninstall=False)
+    def _unlink_except_used(self):
+        """Name what holds on to them: the database would name its constraint."""
+        for config in self:
+            lines = self.env["bj.api.sync.config.line"].sudo().search([("mapping_config_id", "=", config.id)])
+            actions = self.env["ir.actions.server"].sudo().search([("bj_api_sync_config_id", "=", config.id)])
+            names = [f"{line.config_id.name} / {line.display_name}" for line in lines] + actions.mapped("display_name")
+            if names:
+                raise config._refusal(
+                    self.env._("it cannot be deleted while it is used by: %(names)s.", names=", ".join(names))
+                )
+
     def copy_data(self, default=None):
         default = dict(default or {})
         # secrets are not copied: until somebody fills them in, a copy must not run

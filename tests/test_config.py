@@ -1,7 +1,7 @@
 from contextlib import contextmanager
 
 from psycopg2 import IntegrityError
-from psycopg2.errors import RestrictViolation, UniqueViolation
+from psycopg2.errors import UniqueViolation
 
 from odoo.exceptions import UserError, ValidationError
 from odoo.fields import Command
@@ -330,14 +330,13 @@ class TestConfig(ApiCase):
         country.line_ids.is_record_identifier = True
         line.relation_output = "identifier"
 
-    @mute_logger("odoo.sql_db")
     def test_deletion_of_mapping_models(self):
         """With all that use them, in any order, but not without."""
         for is_reversed in (False, True):
             country = self.mapping("res.country", ("code", "code"))
             config = self.partner_config()
             self.line(config, "country_id", "country", value_type="relational", mapping_config_id=country.id)
-            with self.assertRaises(RestrictViolation):
+            with self.assertRaisesRegex(ValidationError, f"{country.name}: .* used by: {config.name} / country"):
                 country.unlink()
             both = country + config
             (both[::-1] if is_reversed else both).unlink()

@@ -1,4 +1,4 @@
-from odoo.exceptions import UserError
+from odoo.exceptions import UserError, ValidationError
 from odoo.tests import Form, new_test_user, tagged
 
 from .common_outbound import OutboundCase
@@ -94,3 +94,9 @@ class TestServerAction(OutboundCase):
             action = self.make_action(state="bj_api_sync", bj_api_sync_config_id=config.id)
             with self.subTest(values=values), self.assertRaisesRegex(UserError, message):
                 self.run_action(self.partner, action)
+
+    def test_configuration_in_use(self):
+        with self.assertRaisesRegex(ValidationError, f"used by: {self.action.name}"):
+            self.config.unlink()
+        self.action.unlink()
+        self.config.unlink()
