@@ -78,6 +78,10 @@ class TestSecurityConfig(ApiCase):
         self.assertEqual(config.line_ids[-1].external_key, "role")
         config.unlink()
 
+    def test_administrator(self):
+        administrator = new_test_user(self.env, "admin2", "base.group_system")
+        self.assertEqual(self.as_user(administrator).bearer_token, "s3cret-token")
+
     def test_stranger(self):
         with self.assertRaises(AccessError):
             self.as_user(self.stranger).read(["name"])
