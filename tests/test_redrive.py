@@ -1,9 +1,11 @@
 from datetime import datetime, timedelta
+from unittest.mock import patch
 
 from odoo.exceptions import AccessError, UserError, ValidationError
 from odoo.fields import Command
 from odoo.tests import Form, new_test_user, tagged
 
+from ..wizard import bj_api_sync_redrive
 from .test_delivery import DeliveryCase
 
 
@@ -231,7 +233,12 @@ class TestRedrive(DeliveryCase):
             form.date_from = datetime(2026, 1, 1)
             self.assertEqual(form.count, 2)
             form.is_sent = True
-            self.assertEqual(form.count, 4)
+            self.assertEqual((form.count, form.has_more), (4, False))
+            with patch.object(bj_api_sync_redrive, "MOST_COUNTED", 2):
+                form.is_dead = False
+                self.assertEqual((form.count, form.has_more), (2, False))
+                form.is_dead = True
+                self.assertEqual((form.count, form.has_more), (2, True))
 
 
 @tagged("post_install", "-at_install")

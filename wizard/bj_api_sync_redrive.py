@@ -4,6 +4,9 @@ from odoo.tools import SQL
 
 from ..tools.notification import notify
 
+#: the count goes so far: it is shown anew with each change of the form
+MOST_COUNTED = 1000
+
 
 class BjApiSyncRedrive(models.TransientModel):
     """Sends what was queued from a point in time on again: in its order, under its ids."""
@@ -33,16 +36,19 @@ class BjApiSyncRedrive(models.TransientModel):
         help="Leave out an older state of a record that was sent again since: it would replace the newer one.",
     )
     count = fields.Integer("Deliveries", compute="_compute_count")
+    has_more = fields.Boolean(compute="_compute_count")
 
     @api.depends("config_id", "date_from", "date_to", "is_dead", "is_cancelled", "is_sent", "only_newest")
     def _compute_count(self):
         for wizard in self:
             if not wizard.config_id or not wizard.date_from:
-                wizard.count = 0
+                wizard.count = wizard.has_more = 0
                 continue
             wizard.config_id.check_access("read")
-            query = self.env["bj.api.delivery"]._get_redrive_query(*wizard._get_choice())
-            [[wizard.count]] = self.env.execute_query(SQL("SELECT count(*) FROM bj_api_delivery AS d WHERE %s", query))
+            chosen = self.env["bj.api.delivery"]._get_redrive_query(*wizard._get_choice())
+            query = SQL("SELECT FROM bj_api_delivery AS d WHERE %s LIMIT %s", chosen, MOST_COUNTED + 1)
+            count = len(self.env.execute_query(query))
+            wizard.count, wizard.has_more = min(count, MOST_COUNTED), count > MOST_COUNTED
 
     def action_send(self):
         """Put the deliveries back to those that wait."""
