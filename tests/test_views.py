@@ -115,14 +115,15 @@ class TestViews(ApiCase):
             line.mapping_config_id = mapping
         with form.line_ids.new() as line:
             line.value_type = "script"
+            self.assertFalse(line._get_modifier("field_id", "required"), "its dialog opens first")
             line.external_key = "vat"
-            self.assertTrue(line._get_modifier("field_id", "required"))
             line.field_id = self.env["ir.model.fields"]._get("res.partner", "vat")
         config = self.mapping(
             "res.partner", ("vat", "vat", {"value_type": "script", "script": "1", "is_record_identifier": False})
         )
         with Form(config.line_ids, "bj_api_sync.view_bj_api_sync_config_line_form") as line:
             self.assertTrue(line._get_modifier("script", "required"))
+            self.assertTrue(line._get_modifier("field_id", "required"))
             line.script_mode = "exec"
             line.script = "x = 1"
             self.assertFalse(line._get_modifier("external_key", "required"))

@@ -20,6 +20,7 @@ export class ApiConfigLinesField extends X2ManyField {
 
     async openLine(record) {
         if (!(await this.list.leaveEditMode({ canAbandon: false }))) {
+            await record.checkValidity({ displayNotification: true });
             return;
         }
         const isScript = SCRIPT_TYPES.includes(record.data.value_type);
