@@ -10,6 +10,7 @@ from ..tools.transport import is_absolute
 from .bj_api_delivery import OPEN
 
 ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 MANAGER = "bj_api_sync.group_manager"
 #: the endpoint names the API itself answers
@@ -17,6 +18,8 @@ RESERVED_ENDPOINTS = ("openapi.json", "docs")
 PAUSE_DAYS = "bj_api_sync.pause_after_days"
 #: minutes after which a scheduled action that should run every five does not run
 STALLED_MINUTES = 10
+#: the highest limit
+MOST_RECORDS = 1_000_000
 #: the field of each authorization type without which it cannot work
 REQUIRED_BY_AUTHORIZATION = {
     "basic": ("login", "password"),
@@ -199,7 +202,8 @@ class BjApiSyncConfig(models.Model):
 
     _endpoint_uniq = models.UniqueIndex(
         "(endpoint) WHERE request_type = 'in'",
-        "Another API configuration has this endpoint already: choose another one.",
+        "Another API configuration, perhaps an archived one or one of another company, has this endpoint already: "
+        "choose another one.",
     )
 
     # ------------------------------------------------------------------
@@ -312,8 +316,8 @@ class BjApiSyncConfig(models.Model):
         for config in self:
             config._check_range("connection_timeout", 1, 60)
             config._check_range("read_timeout", 1, 300)
-            config._check_range("limit", 1)
-            config._check_range("page_size", 1)
+            config._check_range("limit", 1, MOST_RECORDS)
+            config._check_range("page_size", 1, MOST_RECORDS)
 
     @api.constrains("active", "authorization_type", "request_type", "endpoint", *AUTHORIZATION_FIELDS)
     def _check_authorization(self):
@@ -329,6 +333,31 @@ class BjApiSyncConfig(models.Model):
                 )
             if config.active and (config.request_type == "out" or config.endpoint):
                 config._check_required("authorization_type", REQUIRED_BY_AUTHORIZATION)
+
+    @api.constrains("active", "authorization_type", "request_type", "endpoint", "header_ids")
+    def _check_required_headers(self):
+        for config in self.filtered(lambda config: config.authorization_type == "header"):
+            is_exposed = config.active and config.request_type == "in" and config.endpoint
+            if is_exposed and "require" not in config.header_ids.mapped("purpose"):
+                raise config._refusal(
+                    self.env._(
+                        "add a header that is required of the request, “Custom Headers” needs it: else nobody may call."
+                    )
+                )
+
+    @api.constrains("authorization_type", "login", "password", "bearer_token")
+    def _check_credentials(self):
+        """Refuse what no request can show: RFC 7617, section 2, and RFC 9110, section 5.5."""
+        for config in self.sudo().filtered(lambda config: config.authorization_type in ("basic", "bearer")):
+            if config.authorization_type == "basic" and ":" in (config.login or ""):
+                raise config._refusal(self.env._("a Login of “Basic Auth” has no colon."))
+            for name in REQUIRED_BY_AUTHORIZATION[config.authorization_type]:
+                if CONTROL_CHARACTER.search(config[name] or ""):
+                    raise config._refusal(
+                        self.env._(
+                            "%(field)s has a line break or another control character.", field=config._get_label(name)
+                        )
+                    )
 
     @api.constrains("authorization_type", "signing_style", "signing_secret", "signing_secret_previous")
     def _check_signing_secrets(self):
@@ -417,20 +446,22 @@ class BjApiSyncConfig(models.Model):
             config.param_ids._check_field()
             self.env["bj.api.sync.config.line"].search([("mapping_config_id", "=", config.id)])._check_mapping_config()
 
-    def _check_range(self, fname, low, high=None):
+    def _check_range(self, fname, low, high):
         """Refuse a number that is too small or too large."""
-        values = {"field": self._get_label(fname), "low": low, "high": high, "value": self[fname]}
-        if high and not low <= self[fname] <= high:
+        if not low <= self[fname] <= high:
+            values = {"field": self._get_label(fname), "low": low, "high": high, "value": self[fname]}
             raise self._refusal(self.env._("%(field)s must be between %(low)s and %(high)s, not %(value)s.", **values))
-        if self[fname] < low:
-            raise self._refusal(self.env._("%(field)s must be at least %(low)s, not %(value)s.", **values))
 
     def _check_url(self, fname, example):
         """Refuse a URL that cannot be called, whatever its placeholders are filled with."""
         url = self[fname] or ""
         if not is_absolute(PLACEHOLDER.sub("x", url)):
             values = {"field": self._get_label(fname), "url": url, "example": example}
-            raise self._refusal(self.env._("the %(field)s “%(url)s” must be absolute, such as %(example)s.", **values))
+            raise self._refusal(
+                self.env._(
+                    "the %(field)s “%(url)s” must be absolute and without spaces, such as %(example)s.", **values
+                )
+            )
 
     def _check_required(self, fname, required):
         """Refuse a choice without what it takes.

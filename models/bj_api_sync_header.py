@@ -9,6 +9,9 @@ HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: what a field value may not have: RFC 9110, section 5.5
 HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
+#: what the sender makes of the message itself: another one would break it
+FRAMING = ("connection", "content-length", "date", "transfer-encoding")
+
 
 class BjApiSyncHeader(models.Model):
     """A header that is sent, or required of the caller."""
@@ -48,5 +51,8 @@ class BjApiSyncHeader(models.Model):
             if HEADER_VALUE_FORBIDDEN.search(header.value or ""):
                 raise header._refusal(self.env._("the value has characters no header can carry."))
             config = header.config_id
+            is_sent = config.request_type == "out" or header.purpose == "answer"
+            if is_sent and header.key.lower() in FRAMING:
+                raise header._refusal(self.env._("this header is made with each message, it cannot be chosen."))
             if config.active and config.request_type == "in" and header.purpose == "require" and not header.value:
                 raise header._refusal(self.env._("this header is required of the request, fill in its value."))

@@ -174,11 +174,14 @@ class TestConfig(ApiCase):
             ("connection_timeout", 0, "between 1 and 60"),
             ("connection_timeout", 61, "between 1 and 60"),
             ("read_timeout", 301, "between 1 and 300"),
-            ("limit", 0, "at least 1"),
-            ("page_size", -1, "at least 1"),
+            ("limit", 0, "between 1 and 1000000"),
+            ("page_size", -1, "between 1 and 1000000"),
         ):
             with self.subTest(name=name, value=value), self.refused(message):
                 self.out(**{name: value})
+        config = self.out()
+        with self.refused("between 1 and 1000000"):
+            config.limit = 3_000_000_000
 
     # Authorization
 
@@ -194,6 +197,14 @@ class TestConfig(ApiCase):
             self.partner_config(authorization_type="basic", password="x")
         with self.refused("fill in Password"):
             self.out(authorization_type="basic", login="x")
+        with self.refused("add a header that is required"):
+            self.partner_config(authorization_type="header")
+        with self.refused("has no colon"):
+            self.partner_config(authorization_type="basic", login="a:b", password="x")
+        with self.refused("Password has a line break"):
+            self.out(authorization_type="basic", login="x", password="x\ny")
+        with self.refused("Bearer Token has a line break"):
+            self.partner_config(bearer_token="x\ny")
 
     def test_run_as(self):
         with self.refused("choose the user the requests run as"):
@@ -380,6 +391,7 @@ class TestConfig(ApiCase):
             ("X-Shop:", "1", "answer", "not a valid header name"),
             ("X-Shop", "1\r\nX-Evil: 1", "answer", "no header can carry"),
             ("X-Shop", False, "require", "fill in its value"),
+            ("content-Length", "1", "answer", "made with each message"),
         ):
             with self.subTest(key=key, value=value), self.refused(message):
                 config.header_ids = [Command.create({"key": key, "value": value, "purpose": purpose})]
