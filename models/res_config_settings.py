@@ -24,8 +24,8 @@ class ResConfigSettings(models.TransientModel):
     bj_api_sync_allowed_hosts = fields.Char(
         "Allowed Internal Hosts",
         config_parameter="bj_api_sync.allowed_hosts",
-        help="Host names and addresses, separated by commas, that may be called although they are on this machine or "
-        "in its own network.",
+        help="Host names and addresses, with a port if only that one is meant, separated by commas, that may be called "
+        "although they are on this machine, link-local or of cloud metadata.",
     )
 
     bj_api_sync_dispatchers = fields.Integer(
