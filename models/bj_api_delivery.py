@@ -257,12 +257,15 @@ class BjApiDelivery(models.Model):
         :return: the deliveries
         :rtype: odoo.models.BaseModel
         """
+        config, kept, _skipped, _message = self.env["bj.api.sync.outbound"]._select(config, records)
+        return self._enqueue_chosen(config, kept, operation) if kept else self.sudo().browse()
+
+    @api.model
+    def _enqueue_chosen(self, config, records, operation):
+        """Queue records that were chosen already, as :meth:`_enqueue` does."""
         outbound, links = self.env["bj.api.sync.outbound"], self.env["bj.api.link"]
-        config, kept, _skipped, _message = outbound._select(config, records)
-        if not kept:
-            return self.sudo().browse()
-        self._lock_records(kept)
-        items = outbound._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), kept)
+        self._lock_records(records)
+        items = outbound._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), records)
         items, states = links._select_news(config, items, operation)
         if not items:
             return self.sudo().browse()

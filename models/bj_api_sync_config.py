@@ -242,13 +242,14 @@ class BjApiSyncConfig(models.Model):
     @api.depends("push_state")
     def _compute_push_progress(self):
         for config in self:
-            state = config.push_state or {}
+            state, progress = config.push_state or {}, False
             if "last_id" in state:
-                config.push_progress = self.env._("First run: %(count)s records queued", count=state["count"])
-            else:
-                config.push_progress = bool(state) and self.env._(
-                    "Queued all changes until %(since)s (UTC)", since=state["since"][:19]
-                )
+                progress = self.env._("First run: %(count)s records queued", count=state["count"])
+            elif state:
+                progress = self.env._("Queued all changes until %(since)s (UTC)", since=state["since"][:19])
+            if "error" in state:
+                progress = self.env._("%(progress)s. Stopped: %(error)s", progress=progress, error=state["error"])
+            config.push_progress = progress
 
     @api.depends("request_type")
     def _compute_authorization_types(self):

@@ -11,7 +11,7 @@ from odoo import api, models
 from odoo.exceptions import UserError
 from odoo.fields import Domain
 
-from ..exceptions import MISFITS, REFUSALS
+from ..exceptions import MISFITS, REFUSALS, CannotSend
 from ..tools import codec, oauth
 from ..tools.result import Result
 from ..tools.transport import get_host
@@ -70,33 +70,48 @@ class BjApiSyncOutbound(models.AbstractModel):
     def _select(self, config, records):
         """Tell the records that may be sent from those that are skipped, and log these.
 
-        A configuration that does not work any more is told of, but nobody's change of a record fails by it.
+        Nobody's change of a record fails by a configuration that does not work any more.
 
         :return: the configuration, the records to send as its user sees them, None if the configuration sends nothing,
             those skipped, why they are
         :rtype: tuple[odoo.models.BaseModel, odoo.models.BaseModel | None, odoo.models.BaseModel, str]
         """
         config, status, kept = config.sudo(), "skipped", None
-        message = self.env._(
-            "%(config)s is archived, inbound or of another model than the record: nothing is sent.", config=config.name
-        )
         records = self._run_as(config, records)
-        if config.active and config.request_type == "out" and config.model_name == records._name:
-            self.env.flush_all()  # what fails here is not the configuration
-            try:
-                with self.env.cr.savepoint(flush=False):
-                    # what its scripts write starts no further push
-                    kept = self._filter(config, records).with_context(bj_api_sync_from=config.id)
-                message = self.env._(
-                    "The record is outside the filter domain, or %(user)s may not read it.", user=records.env.user.name
-                )
-            except (*REFUSALS, *MISFITS, DataError) as exc:
-                status = "error"
-                message = self.env._("%(config)s cannot select: %(error)s", config=config.name, error=exc)
-                config._notify_responsible(self.env._("Records are not sent"), message)
+        try:
+            kept = self._choose(config, records)
+            message = self.env._(
+                "The record is outside the filter domain, or %(user)s may not read it.", user=records.env.user.name
+            )
+        except CannotSend as exc:
+            message, status = str(exc), exc.status
         skipped = records - kept if kept else records
         self._log_skipped(config, skipped, message, status)
         return config, kept, skipped, message
+
+    @api.model
+    def _choose(self, config, records):
+        """Return the records that may be sent; the responsible user is told where that cannot be found out any more.
+
+        :param records: as the configuration's user sees them
+        :raises CannotSend: if the configuration sends nothing
+        """
+        if not config.active or config.request_type != "out" or config.model_name != records._name:
+            message = self.env._(
+                "%(config)s is archived, inbound or of another model than the record: nothing is sent.",
+                config=config.name,
+            )
+            raise CannotSend(message, "skipped")
+        self.env.flush_all()  # what fails here is not the configuration
+        try:
+            with self.env.cr.savepoint(flush=False):
+                records.browse().check_access("read")
+                # what its scripts write starts no further push
+                return self._filter(config, records).with_context(bj_api_sync_from=config.id)
+        except (*REFUSALS, *MISFITS, DataError) as exc:
+            message = self.env._("%(config)s cannot select: %(error)s", config=config.name, error=exc)
+            config._notify_responsible(self.env._("Records are not sent"), message)
+            raise CannotSend(message, "error") from exc
 
     @api.model
     def _push_request(self, config, records, request, timeout):

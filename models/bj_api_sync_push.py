@@ -7,6 +7,8 @@ from odoo import api, models
 from odoo.service.model import retrying
 from odoo.tools import SQL
 
+from ..exceptions import CannotSend
+
 #: records that are queued, and committed, together
 PAGE = 1000
 
@@ -19,7 +21,7 @@ class BjApiSyncPush(models.AbstractModel):
     still open; what was queued already in that overlap is remembered.
 
     The state, kept on the configuration: ``since`` (ISO 8601), ``seen`` (record id -> ``write_date``, as queued in
-    the overlap), and during the first run ``last_id`` and ``count``.
+    the overlap), during the first run ``last_id`` and ``count``, and ``error``: why the last run stopped at this place.
     """
 
     _name = "bj.api.sync.push"
@@ -29,6 +31,8 @@ class BjApiSyncPush(models.AbstractModel):
     def _enqueue_changes(self, config):
         """Queue what changed since the last run, and what is gone, page by page; each is committed with its place.
 
+        Where the configuration cannot send, the place stays, so that nothing is missed when it can again.
+
         :param config: an outbound configuration
         """
         self._insist(self._enqueue_changed, config)
@@ -37,14 +41,25 @@ class BjApiSyncPush(models.AbstractModel):
 
     @api.model
     def _enqueue_changed(self, config):
-        state, model = config.push_state, self.env[config.model_name].sudo()
+        try:
+            self._enqueue_from_place(config)
+        except CannotSend as exc:
+            self.env["bj.api.sync.outbound"]._log_skipped(config, [self.env[config.model_name]], str(exc), exc.status)
+            if config.push_state:
+                self._keep(config, config.push_state | {"error": str(exc)}, 0, 0)
+
+    @api.model
+    def _enqueue_from_place(self, config):
+        model = self.env[config.model_name].sudo()
         if not model._log_access:
-            config._enqueue(model.with_context(active_test=False).search([]).ids)
+            self._enqueue_chosen(config, model.with_context(active_test=False).search([]).ids)
             return
         horizon = self._get_horizon()
         self._commit(0, 0)  # what we see from here on has all that was committed before we looked at the clock
+        state = {key: value for key, value in (config.push_state or {}).items() if key != "error"}
         if not state:
             state = {"since": horizon.isoformat(), "last_id": 0, "count": 0, "seen": {}}
+            self._keep(config, state, 0, 0)
         if "last_id" in state:
             state = self._enqueue_all(config, model, state)
         self._enqueue_since(config, model, state, horizon)
@@ -66,8 +81,8 @@ class BjApiSyncPush(models.AbstractModel):
         """The first run: all records, by id. Stopped, it goes on where it was."""
         while rows := self._fetch(model, SQL("id > %s", state["last_id"]), SQL("id")):
             _new, seen = self._skip_seen(rows, state)
-            config._enqueue([record_id for record_id, _date in rows], "create")
-            state = dict(state, last_id=rows[-1][0], count=state["count"] + len(rows), seen=seen)
+            count = self._enqueue_chosen(config, [record_id for record_id, _date in rows], "create")
+            state = dict(state, last_id=rows[-1][0], count=state["count"] + count, seen=seen)
             self._keep(config, state, len(rows), len(rows) == PAGE)
         return {"since": state["since"], "seen": state["seen"]}
 
@@ -79,12 +94,26 @@ class BjApiSyncPush(models.AbstractModel):
             place = (date, record_id)
             new, seen = self._skip_seen(rows, state)
             if new:
-                config._enqueue(new)
+                self._enqueue_chosen(config, new)
             state = dict(state, seen=seen)
             self._keep(config, state, len(new), len(rows) == PAGE)
         floor = horizon.isoformat()
         seen = {key: date for key, date in state["seen"].items() if date >= floor}
         self._keep(config, {"since": floor, "seen": seen}, 0, 0)
+
+    @api.model
+    def _enqueue_chosen(self, config, record_ids, operation="write"):
+        """Queue those of some records that are to be sent; nobody asked for the others, so no log tells of them.
+
+        :return: how many are
+        :rtype: int
+        :raises CannotSend: if the configuration sends nothing
+        """
+        outbound = self.env["bj.api.sync.outbound"]
+        kept = outbound._choose(config, outbound._run_as(config, self.env[config.model_name].browse(record_ids)))
+        if kept:
+            self.env["bj.api.delivery"]._enqueue_chosen(config, kept, operation)
+        return len(kept)
 
     @api.model
     def _enqueue_gone(self, config):

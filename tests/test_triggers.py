@@ -209,6 +209,79 @@ class TestScheduledPush(DeliveryCase):
         self.config.action_push_again()
         self.assertEqual(len(self.run_cron()), 5)
 
+    def test_nobody_asked_for_the_others(self):
+        """What is outside the filter domain is neither logged nor counted, nor what the user may not see."""
+        hidden = "[('ref', '!=', 'P5')]"
+        self.env["ir.rule"].create({"name": "P5", "model_id": self.config.model_id.id, "domain_force": hidden})
+        with patch.object(bj_api_sync_push, "PAGE", 2):
+            self.assertEqual(self.run_cron(), ["P1", "P2", "P3", "P4"])
+            self.touch(self.partners[0], datetime.now() + timedelta(seconds=1))
+            self.touch(self.partners[4], datetime.now() + timedelta(seconds=1))
+            self.assertEqual(self.run_cron(), ["P1"])
+        self.assertEqual(set(self.logs().mapped("status")), {"success"})
+
+    def break_config(self, **values):
+        """Change the configuration as nobody may: what it needs is gone."""
+        self.env.flush_all()
+        names = ", ".join(f"{name} = %s" for name in values)
+        self.env.cr.execute(f"UPDATE bj_api_sync_config SET {names} WHERE id = %s", [*values.values(), self.config.id])
+        self.env.invalidate_all()
+
+    def test_what_changes_while_it_cannot_send(self):
+        """The place stays where it was, and the form says why."""
+        self.run_cron()
+        other = self.env["res.company"].create({"name": "Other"})
+        works = self.config.read(["active", "request_type", "filter_domain", "company_id"], load="")[0]
+        works.pop("id")
+        for second, values, status in (
+            (1, {"active": False}, "skipped"),
+            (2, {"filter_domain": "[('x_gone', '=', 1)]"}, "error"),
+            (3, {"company_id": other.id}, "error"),
+            (4, {"request_type": "in"}, "skipped"),
+        ):
+            with self.subTest(values=values):
+                since, count = self.config.push_state["since"], len(self.logs())
+                self.touch(self.partner, datetime.fromisoformat(since) + timedelta(seconds=second))
+                self.break_config(**values)
+                self.assertEqual(self.run_cron(), [])
+                self.assertEqual(self.config.push_state["since"], since)
+                [log] = self.logs()[count:]
+                self.assertEqual((log.status, log.record_count), (status, 0))
+                self.assertIn(f"Stopped: {log.error_message}", self.config.push_progress)
+                self.break_config(**{name: value or None for name, value in works.items()})
+                self.assertEqual(self.run_cron(), ["P1"])
+                self.assertNotIn("Stopped", self.config.push_progress)
+
+    def test_user_who_may_not_read_any(self):
+        access = self.env["ir.model.access"].search([("model_id", "=", self.config.model_id.id)])
+        access.active = False
+        self.assertEqual(self.run_cron(), [])
+        self.assertIn("Stopped: ", self.config.push_progress)
+        access.active = True
+        self.assertEqual(len(self.run_cron()), 5)
+
+    def test_first_run_that_cannot_send(self):
+        self.config.active = False
+        self.assertEqual(self.run_cron(), [])
+        self.assertIn("First run: 0 records queued. Stopped: ", self.config.push_progress)
+        self.config.active = True
+        self.assertEqual(len(self.run_cron()), 5)
+
+    def test_archived_between_two_pages(self):
+        def archive(_push, done, _left):
+            self.config.active = not done
+
+        partners = self.env["res.partner"].with_context(active_test=False)
+        page = partners.search_count([("id", "<=", self.partners[1].id)])
+        with (
+            patch.object(bj_api_sync_push, "PAGE", page),
+            patch.object(type(self.env["bj.api.sync.push"]), "_commit", archive),
+        ):
+            self.cron.ir_actions_server_id.run()
+        self.assertIn("First run: 2 records queued. Stopped: ", self.config.push_progress)
+        self.config.active = True
+        self.assertEqual(self.run_cron(), ["P1", "P2", "P3", "P4", "P5"], "the first two wait already")
+
 
 @tagged("post_install", "-at_install")
 class TestScheduledDeletions(TestScheduledPush):
