@@ -136,7 +136,7 @@ class BjApiSyncPull(models.AbstractModel):
         if "started" not in state:
             since = {"since": state["since"]} if "since" in state else {}
             state = {"started": _stamp(), **dict.fromkeys(COUNTS, 0), **since}
-        if "place" not in state:  # page numbers mean nothing with another size
+        if "place" not in state or config.pull_paging != "page":  # page numbers mean nothing with another size
             state["size"] = min(config.page_size, config.limit)
         return state
 
@@ -152,7 +152,7 @@ class BjApiSyncPull(models.AbstractModel):
             env["bj.api.sync.mapper"]._check_identifier(env["bj.api.sync.mapper"]._plan(config.id, "in"))
             request = replace(request, url=self._build_url(config, state))
             exchange = self.env["bj.api.sync.client"]._send(config, request)
-            answer = self._parse(exchange)
+            answer = self._parse(config, exchange)
             items = self._get_items(config, answer)
             place = self._get_next(config, state, exchange, answer, items)
             mark = self._check_loop(state, place, items)
@@ -317,7 +317,7 @@ class BjApiSyncPull(models.AbstractModel):
         query = [(name, value) for name, value in parse_qsl(parts.query, True) if name not in params]
         return urlunsplit(parts._replace(query=urlencode([*query, *params.items()]), fragment=""))
 
-    def _parse(self, exchange):
+    def _parse(self, config, exchange):
         """Parse an answer.
 
         :return: a JSON value, None for 204
@@ -326,9 +326,8 @@ class BjApiSyncPull(models.AbstractModel):
         if exchange.outcome != "success":
             raise UserError(exchange.error)
         if exchange.truncated:
-            raise UserError(
-                self.env._("The answer is larger than %(size)s MiB: ask for smaller pages.", size=MAX_ANSWER >> 20)
-            )
+            advice, size = self._advise_smaller(config), MAX_ANSWER >> 20
+            raise UserError(self.env._("The answer is larger than %(size)s MiB: %(advice)s", size=size, advice=advice))
         if exchange.status_code == 204:
             return None
         try:
@@ -356,12 +355,19 @@ class BjApiSyncPull(models.AbstractModel):
         if len(items) > config.limit:
             raise UserError(
                 self.env._(
-                    "The page has %(count)s items, the Limit is %(limit)s: raise it, or ask for smaller pages.",
+                    "The page has %(count)s items, the Limit is %(limit)s: raise it, or %(advice)s",
                     count=len(items),
                     limit=config.limit,
+                    advice=self._advise_smaller(config),
                 )
             )
         return items
+
+    def _advise_smaller(self, config):
+        """Return what to do where a page is too large."""
+        if config.pull_paging in ("page", "link"):  # whose next page is told by the size they began with
+            return self.env._("ask for smaller pages with another Page Size, and press Start over.")
+        return self.env._("ask for smaller pages with another Page Size.")
 
     def _get_next(self, config, state, exchange, answer, items):
         """Return the place of the next page: page number, offset, cursor or URL.

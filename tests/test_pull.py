@@ -373,6 +373,25 @@ class TestFailures(PullCase):
         self.assertEqual([query.get("cursor") for query in self.queries()], [None, *[["old"]] * 3, None, ["old"]])
         self.assertTrue(result.is_complete)
 
+    def test_smaller_pages(self):
+        """Where the place does not depend on the size, what was too large is asked for in smaller pages at once."""
+
+        def make_page(query, size):
+            start = int(query.get("offset", query.get("cursor", "0"))[0])
+            items = [item | {"blob": "x" * (2 << 20)} for item in self.items(25, first=1)[start : start + size]]
+            return Reply(body={"data": [self.items(1)[0]] if start == 0 else items, "next": start + max(len(items), 1)})
+
+        for paging in ("offset", "cursor"):
+            with self.subTest(paging=paging):
+                self.receiver.clear()
+                self.serve([], make_page)
+                config = self.make_pull(pull_paging=paging, pull_next_key="next")
+                result = self.run_pull(config)
+                self.assertIn("10 MiB: ask for smaller pages with another Page Size.", result.error)
+                config.page_size = 3
+                with patch.object(bj_api_sync_pull, "PAGES", 1):
+                    self.assert_counts(self.run_pull(config), created=3)
+
     def test_the_size_stays_the_same_within_a_pull(self):
         self.serve(self.items(25))
         with patch.object(bj_api_sync_pull, "PAGES", 1):
@@ -382,6 +401,16 @@ class TestFailures(PullCase):
         self.run_pull()
         self.assertEqual(self.pulled(), [f"X{number}" for number in range(1, 26)])
         self.assertEqual([query["limit"] for query in self.queries()], [["10"]] * 4 + [["5"]] * 6)
+
+    def test_too_large_at_a_page_number(self):
+        """There is a way out, and it is told."""
+        self.serve(self.items(25))
+        with patch.object(bj_api_sync_pull, "PAGES", 1):
+            self.run_pull()
+        self.pull_config.limit = 5
+        self.assertIn("press Start over", self.run_pull().error)
+        self.pull_config.action_pull_again()
+        self.assertTrue(self.run_pull().is_complete)
 
     def test_strange_text_can_be_logged(self):
         self.receiver.on("/items", body=r'{"data": [{"code": "X\u0000\ud800"}]}')
