@@ -1,6 +1,7 @@
 import hashlib
 import json
 import logging
+import math
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -387,6 +388,7 @@ class BjApiSyncPull(models.AbstractModel):
                 return None
             if (
                 isinstance(following, (dict, list))
+                or (isinstance(following, float) and not math.isfinite(following))  # no JSON, but Python reads it
                 or len(str(following)) > MAX_PLACE
                 or not str(following).isprintable()
             ):

@@ -354,7 +354,7 @@ class TestFailures(PullCase):
             self.assertFalse(stranger.requests)
 
     def test_places_that_are_none(self):
-        for place in ({"a": 1}, "x" * 10000, "a\0b", "\ud800"):
+        for place in ({"a": 1}, "x" * 10000, "a\0b", "\ud800", float("inf"), float("nan")):
             self.receiver.clear()
             self.receiver.on("/items", body={"data": self.items(1), "next": place})
             result = self.run_pull(self.make_pull(pull_paging="cursor", pull_next_key="next"))
