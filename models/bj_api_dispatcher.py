@@ -30,7 +30,7 @@ CONNECTIONS = "bj_api_sync.connections_per_host"
 LEASE = 60
 #: deliveries a run has at hand per connection: enough to keep it busy, few enough to give back
 AT_HAND = 25
-#: seconds after which one that is paused with its configuration is looked at again
+#: seconds after which one that waits for a configuration, its own or another one, is looked at again
 PAUSED = 60
 #: seconds after which bookkeeping is tried again: a server that restarts is back before leases end
 PAUSES = (0.5, 1, 2, 4, 8, 16)
@@ -41,6 +41,15 @@ GONE = (psycopg2.OperationalError, psycopg2.InterfaceError)
 #: seconds a run goes on to look for work at least, before other scheduled actions have their turn
 RUN = 10
 
+#: what others of its record wait for: open ones, and what was cancelled on the way until its lease ends
+HOLDING = f"(SELECT * FROM bj_api_delivery WHERE {OPEN_SQL} OR claim IS NOT NULL AND next_attempt > {NOW_SQL})"  # noqa: S608
+#: a deletion comes behind what other configurations have to tell there of the record, or it would be there again
+UNTOLD = f"""
+    d.operation = 'unlink' AND EXISTS (
+        SELECT FROM {HOLDING} AS e
+         WHERE e.record_id = d.record_id AND e.model = d.model AND e.target = d.target AND e.id < d.id
+           AND e.operation <> 'unlink')
+"""
 #: what there is to know of a pair of target and configuration
 FACTS = f"""
     SELECT pair.target, pair.config_id, c.coalesce_pending, c.authorization_type, t.failures,
@@ -51,7 +60,7 @@ FACTS = f"""
                AND next_attempt > {NOW_SQL}) AS wait,
            EXISTS (SELECT FROM bj_api_delivery AS d
              WHERE {OPEN_SQL} AND d.target = pair.target AND d.config_id = pair.config_id
-               AND next_attempt <= {NOW_SQL}) AS is_due
+               AND next_attempt <= {NOW_SQL} AND NOT ({UNTOLD})) AS is_due
       FROM pair
       JOIN bj_api_sync_config AS c ON c.id = pair.config_id AND c.active AND c.is_paused IS NOT TRUE
        AND c.request_type = 'out' AND c.is_pull IS NOT TRUE
@@ -71,8 +80,6 @@ PAIRS = f"""
     )
     {FACTS}
 """  # noqa: S608  made of constants
-#: what others of its record wait for: open ones, and what was cancelled on the way until its lease ends
-HOLDING = f"(SELECT * FROM bj_api_delivery WHERE {OPEN_SQL} OR claim IS NOT NULL AND next_attempt > {NOW_SQL})"  # noqa: S608
 #: an earlier delivery of the same record is open: the order of a record is kept
 BLOCKED = f"""
     EXISTS (SELECT FROM {HOLDING} AS e
@@ -99,7 +106,8 @@ WAIT = f"""
     SELECT d.state, d.last_error, CASE WHEN d.{OPEN_SQL} THEN extract(epoch FROM greatest(
                d.next_attempt, (SELECT max(e.next_attempt) FROM bj_api_delivery AS e
                                  WHERE e.config_id = d.config_id AND e.record_id = d.record_id AND e.id < d.id
-                                   AND e.{OPEN_SQL} AND e.state = 'failed')) - {NOW_SQL}) END
+                                   AND e.{OPEN_SQL} AND e.state = 'failed'),
+               CASE WHEN {UNTOLD} THEN {NOW_SQL} + interval '{PAUSED}s' END) - {NOW_SQL}) END
       FROM bj_api_delivery AS d WHERE d.id = %s
 """  # noqa: S608  made of constants
 #: the columns are those of a request, then those of a job, see `Job.read`
@@ -107,7 +115,7 @@ CLAIM = f"""
     WITH due AS (
         SELECT d.id, d.state FROM bj_api_delivery AS d
          WHERE d.target = %(target)s AND d.config_id = %(config)s AND d.{OPEN_SQL} AND d.next_attempt <= {NOW_SQL}
-           AND d.claim IS DISTINCT FROM %(claim)s AND %(which)s AND NOT (%(blocked)s OR {BLOCKED_BY_LIST})
+           AND d.claim IS DISTINCT FROM %(claim)s AND %(which)s AND NOT (%(blocked)s OR {BLOCKED_BY_LIST} OR {UNTOLD})
          ORDER BY d.next_attempt, d.id
          LIMIT %(limit)s
            FOR UPDATE SKIP LOCKED
@@ -221,7 +229,7 @@ class BjApiDispatcher(models.AbstractModel):
         run.claimed, waits = [], []
         for pair in self.env.execute_query_dict(SQL(PAIRS)):
             rest, room = float(pair["pause"] or 0), run.get_room(pair["target"])
-            waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"])))
+            waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"] or PAUSED)))
             if waits[-1] or not room:
                 continue
             jobs, token_wait = self._take(run, pair, room)

@@ -118,6 +118,39 @@ class TestTriggers(DeliveryCase):
         self.dispatch()
         self.assertEqual({request.path for request in self.receiver.requests}, {f"/partners/P{n}" for n in range(1, 6)})
 
+    def test_deletion_behind_what_other_configurations_have_to_tell(self):
+        """Else the record would be there again."""
+        elsewhere = self.make_config(path="http://127.0.0.2:9/partners", is_paused=True)
+        gone = self.make_config(method="DELETE", path="/partners/{code}", name="Gone")
+        self.receiver.on("/partners", status=503, times=1)
+        for config in (self.config, elsewhere):
+            config._enqueue(self.partner)
+        self.config._enqueue(self.partners[1])
+        self.dispatch()
+        for record in self.partners[:2]:
+            gone._enqueue(record, "unlink")
+        self.receiver.clear()
+        self.dispatch()
+        self.assertEqual([request.path for request in self.receiver.requests], ["/partners/P2"])
+        self.receiver.clear()
+        self.pass_time()
+        self.dispatch()
+        self.assertEqual([request.method for request in self.receiver.requests], ["POST", "DELETE"])
+
+    def test_deletion_behind_what_is_paused(self):
+        gone = self.make_config(method="DELETE", path="/partners/{code}", name="Gone")
+        self.enqueue()
+        self.config.is_paused = True
+        deletion = gone._enqueue(self.partner, "unlink")
+        with patch.object(type(self.env["bj.api.dispatcher"]), "_plan_next") as plan_next:
+            self.dispatch()
+        self.assertEqual((deletion.state, plan_next.call_args.args), ("pending", (60,)))
+        state, _message, wait = self.env["bj.api.dispatcher"]._send_one(deletion.id)
+        self.assertEqual((state, round(wait)), ("pending", 60))
+        self.config.action_resume()
+        self.dispatch()
+        self.assertEqual([request.method for request in self.receiver.requests], ["POST", "DELETE"])
+
     def test_server_action_in_the_menu(self):
         action = self.create_trigger(kind="ir.actions.server")
         self.assertEqual(action.binding_model_id.model, "res.partner")
