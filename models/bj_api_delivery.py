@@ -280,7 +280,8 @@ class BjApiDelivery(models.Model):
     def _enqueue_at_commit(self, config, records, operation):
         """Queue records once, at the end of the transaction, however often they change until then.
 
-        Automation rules come with one record at a time: here they are put together again.
+        Automation rules come with one record at a time: here they are put together again. A savepoint does what is to
+        be done before a commit, and so this, too.
         """
         precommit, waiting = self.env.cr.precommit, self.env.cr.cache.get(HELD)
         if waiting is None:
