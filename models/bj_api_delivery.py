@@ -1,4 +1,5 @@
 import base64
+import json
 from contextlib import contextmanager
 
 from psycopg2.extras import Json
@@ -173,6 +174,19 @@ class BjApiDelivery(models.Model):
         if not record:
             raise UserError(self.env._("The record does not exist any more, or you may not read it."))
         return record.get_formview_action()
+
+    def _get_payload(self, record_id):
+        """Return what a delivery tells of a record; empty where its body does not tell that.
+
+        :rtype: dict
+        """
+        delivery = self.with_context(bin_size=False)
+        try:
+            payload = json.loads((delivery.url_source or {}).get("payload") or base64.b64decode(delivery.body or b""))
+            payload = payload[delivery.record_ids.index(record_id)] if isinstance(payload, list) else payload
+        except (ValueError, IndexError):  # as another addon has written it
+            return {}
+        return payload if isinstance(payload, dict) else {}
 
     def _set_state(self, former, state, **values):
         """Change the state of those that are in one of the former ones."""

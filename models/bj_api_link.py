@@ -1,6 +1,7 @@
 import json
+from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from odoo import api, fields, models
@@ -9,7 +10,7 @@ from odoo.tools import SQL, groupby, ormcache
 
 from ..exceptions import RecordConflict
 from ..tools import codec
-from ..tools.plan import ABSENT, Batch
+from ..tools.plan import ABSENT, Batch, Links, Row
 from .bj_api_delivery import CLAIMED_SQL, NOW, OPEN
 
 #: they tell when and by whom a record was changed, not how it is
@@ -18,6 +19,16 @@ STAMPS = ("write_date", "write_uid")
 WAITING = ("pending", "failed")
 #: ours, not received by the other system: what it sent may not know of it
 UNSENT = (*WAITING, "dead")
+#: what arrived, or may have, after what came in last, in the order it did; "+ 0" has the planner look the records up
+ARRIVED = """
+    SELECT l.record_id, d.id, d.state = 'sent'
+      FROM bj_api_delivery AS d
+      JOIN bj_api_link AS l ON l.config_id = d.config_id + 0 AND l.record_id = ANY(d.record_ids)
+     WHERE l.id = ANY(%(links)s) AND d.model = l.model AND d.operation <> 'unlink'
+       AND (d.record_id = ANY(%(ids)s) AND d.attempt_count > 0
+            OR d.record_id IS NULL AND d.record_ids && %(ids)s AND (d.state = 'sent' OR d.claim IS NOT NULL))
+       AND (d.done_date IS NULL OR l.in_date IS NULL OR d.done_date > l.in_date)
+     ORDER BY d.done_date, d.id"""
 #: how often a state is sent again in a row because of what comes in meanwhile, see `_is_agreed`
 RESENDS = 3
 #: seconds that a state waits at most whose record is on its way already, see `_note_queued`
@@ -44,7 +55,9 @@ class BjApiLink(models.Model):
       its reversal (A, B, A) are both sent, whatever becomes of B. To send a state twice is harmless, to keep it
       back is not.
     * Both **agree** if the record is as it came in, or as it was sent with success: here it is the arrival that
-      counts. Else it was changed here since, and what comes in meets the conflict policy.
+      counts. Else it was changed here since.
+    * What comes in then is **no news** if it is what they told last, or what arrived there, or may have, after that:
+      they changed nothing, and ours stays. All else meets the conflict policy.
     * A hash has the shape of the mapping before it: what another mapping made cannot be compared, and is neither an
       echo nor a conflict.
     """
@@ -62,7 +75,7 @@ class BjApiLink(models.Model):
     direction = fields.Selection([("in", "Came In"), ("out", "Went Out")], "Last Exchange", required=True)
     in_date = fields.Datetime("Came in on")
     in_hash = fields.Char("Hash of What Came In")
-    payload_hash = fields.Char("Hash of the Last Payload", help="Of what came in and was written, as it was.")
+    payload_hash = fields.Char("Hash of the Last Values", help="Of what came in, as it was to be written.")
     out_date = fields.Datetime("Went out on", help="When it was queued.")
     out_hash = fields.Char("Hash of What Went Out")
     delivery_id = fields.Many2one("bj.api.delivery", "Last Delivery", ondelete="set null", index="btree_not_null")
@@ -195,22 +208,22 @@ class BjApiLink(models.Model):
         return states
 
     @api.model
-    def _note(self, config, direction, states, delivery_ids=(), payloads=()):
+    def _note(self, config, direction, states, delivery_ids=(), hashes=()):
         """Note what came in or goes out; one statement, which waits for nobody but who exchanges the same record.
 
         :param states: from :meth:`_get_states`
         :param delivery_ids: record id -> id of the delivery
-        :param payloads: record id -> what came in
+        :param hashes: record id -> hash of the values that came in
         """
         if not states:
             return
         self.flush_model()
-        delivery_ids, payloads, now = dict(delivery_ids), dict(payloads), fields.Datetime.now()
+        delivery_ids, hashes = dict(delivery_ids), dict(hashes)
         rows = SQL(", ").join(
             SQL(
                 "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s)",
-                *(config.id, config.model_name, record_id, key, direction, state, now, delivery_ids.get(record_id)),
-                _hash(payloads[record_id]) if record_id in payloads else None,
+                *(config.id, config.model_name, record_id, key, direction, state, NOW),
+                *(delivery_ids.get(record_id), hashes.get(record_id)),
             )
             for record_id, (state, key) in sorted(states.items())  # so that nobody waits for each other
         )
@@ -313,16 +326,17 @@ class BjApiLink(models.Model):
         if not pairs:
             yield
             return
+        hashes = [_hash(_tell(row)) for row in rows]  # before it is stored, which puts rows of the same record together
         with self.env["bj.api.delivery"]._hold():
             open_ids = {
                 config: self._weigh(config, pair.policy, plan, rows, payloads) if pair.policy else ()
                 for pair, config in pairs
             }
             yield
-            came = {row.record_id: payload for row, payload in zip(rows, payloads, strict=True) if not row.kept}
+            came = {row.record_id: told for row, told in zip(rows, hashes, strict=True) if not row.kept}
             for config, ids in open_ids.items():
                 states = self._get_states(config, [record_id for record_id in came if record_id not in ids])
-                self._note(config, "in", states, payloads=came)
+                self._note(config, "in", states, hashes=came)
 
     @api.model
     def _weigh(self, config, policy, plan, rows, payloads):
@@ -348,6 +362,10 @@ class BjApiLink(models.Model):
         waiting = {link.record_id for link in links if link.conflict_date}
         open_ids = set(links.mapped("record_id")) - (waiting & whole - changing)
         disputed = links.filtered(lambda link: link.record_id in changing | waiting & open_ids)
+        repeated = disputed._filter_repeated(config, {record_id: row for record_id, (row, _payload) in by_id.items()})
+        for link in repeated:
+            by_id[link.record_id][0].kept = self.env._("Not written: nothing is new but what was changed here since.")
+        disputed -= repeated
         records = self.env[plan.model].browse(disputed.mapped("record_id"))
         verdicts = {
             link: link._decide(policy, plan, by_id[record.id][1], record)
@@ -419,13 +437,62 @@ class BjApiLink(models.Model):
         nested = [value for some in values for value in some if value is not None]
         return all(isinstance(value, dict) for value in nested) and self._is_whole(own.mapping, line.mapping, nested)
 
-    def _decide(self, policy, plan, payload, record):
-        """Return the policy that applies to a record: *Newest* is one of the others.
+    def _filter_repeated(self, config, rows):
+        """Return those of which nothing comes in but what the other system told last or, if something of ours arrived
+        after that, but what it was, or what may have arrived since.
 
-        What was written before, and comes once more, is no change of theirs: so it is with each pull of all records.
+        So it is with each pull of all records, and with systems that post back what they get. What is here because of
+        them, and sent again, is no change to keep from them: two that collide would end with each other's state.
+
+        :param rows: record id -> row
         """
-        if self.payload_hash == _hash(payload) and not self.conflict_date:
-            return "odoo"
+        links = self.filtered(lambda link: not link.conflict_date and not link.resent)
+        if not links:
+            return links
+        self.env.cr.execute(SQL(ARRIVED, links=list(links._ids), ids=links.mapped("record_id")))
+        replaced, arrived = set(), defaultdict(list)
+        for record_id, delivery_id, is_sent in self.env.cr.fetchall():
+            if is_sent:
+                replaced.add(record_id)
+                arrived[record_id].clear()
+            arrived[record_id].append(delivery_id)
+        places = [(record_id, delivery_id) for record_id, ids in arrived.items() for delivery_id in ids]
+        deliveries = self.env["bj.api.delivery"].sudo().browse(delivery_id for _record_id, delivery_id in places)
+        known = self._read_sent(
+            config, [(place[0], each._get_payload(place[0])) for place, each in zip(places, deliveries, strict=True)]
+        )
+
+        def is_repeated(link):
+            row = rows[link.record_id]
+            told, record = _tell(row), self.env[row.plan.model].browse(row.record_id)
+            if link.record_id not in replaced and link.payload_hash == _hash(told):
+                return True
+            changes = self.env["bj.api.sync.mapper"]._get_changes(row, record)
+            names = [name for name, value in row.vals.items() if name in changes or isinstance(value, Links)]
+            return any(
+                all(name in values and values[name] == told[name] for name in names) for values in known[record.id]
+            )
+
+        return links.filtered(is_repeated)
+
+    @api.model
+    def _read_sent(self, config, items):
+        """Read what was sent as if it came in, by our own mapping.
+
+        :param items: (record id, payload)
+        :return: record id -> the values of each of its payloads
+        :rtype: dict[int, list[dict]]
+        """
+        mapper, known = self.env["bj.api.sync.mapper"], defaultdict(list)
+        plan = _readable(mapper._plan(config.id))
+        rows = [Row(plan, item, record_id=record_id) for item, (record_id, _payload) in enumerate(items)]
+        mapper._fill(plan, Batch.of([payload for _record_id, payload in items]), rows)
+        for row in rows:
+            known[row.record_id].append(_tell(row))
+        return known
+
+    def _decide(self, policy, plan, payload, record):
+        """Return the policy that applies to a record: *Newest* is one of the others."""
         if policy != "newest":
             return policy
         line = next((line for line in plan.lines if line.field_name == "write_date"), None)
@@ -555,6 +622,25 @@ def _hash(value):
 
 def _dump(value):
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _tell(value):
+    """Return the values of a row, nested ones included, so that they can be compared."""
+    if isinstance(value, Row):
+        return {name: _tell(each) for name, each in value.vals.items()}
+    if isinstance(value, Links):
+        return [(target.key, _tell(target)) if isinstance(target, Row) else target for target in value.targets]
+    return value
+
+
+def _readable(plan):
+    """Return an outbound plan that reads what it made: without scripts, which have one direction, and all of links."""
+    lines = [
+        replace(line, relation_policy="upsert", mapping=line.mapping and _readable(line.mapping))
+        for line in plan.lines
+        if not line.script
+    ]
+    return replace(plan, lines=tuple(lines), exec_lines=(), strict=False)
 
 
 def _describe(plan):

@@ -356,6 +356,10 @@ class TestConflict(TwoWayCase):
         self.assertNotEqual(later, delivery)
         self.assertIn("Theirs", later.body_text)
         self.assertGreater(later.next_attempt, later.create_date)
+        self.env.cr.execute("UPDATE bj_api_delivery SET state = 'sent', attempt_count = 1 WHERE id = %s", delivery.ids)
+        self.env.invalidate_all()
+        self.receive(WHOLE | {"name": "Ours"})
+        self.assertEqual((self.partner.name, later.state), ("Ours", "cancelled"), "they took ours meanwhile")
 
     def test_odoo_wins(self):
         delivery = self.dispute("odoo")
@@ -415,6 +419,108 @@ class TestConflict(TwoWayCase):
         self.assertEqual(self.sent_names(), ["Ours"])
         self.assertNotIn("conflicts", self.receive())
         self.assertEqual(self.partner.name, "Theirs")
+
+    def assert_kept(self, payload, delivery):
+        """What comes in is no news: ours stays, and nobody is asked."""
+        count = len(self.queued())
+        self.receive(payload)
+        self.assertEqual(self.partner.name, "Ours")
+        self.assertFalse(self.link().conflict_date)
+        self.assertNotEqual(delivery.state, "cancelled")
+        self.assertEqual(len(self.queued()), count)
+
+    def test_what_they_have_from_us(self):
+        """They repeat what they got: whatever else there is to it, they changed nothing."""
+        self.add_date()
+        again = {
+            "code": "P1",
+            "name": "Agreed",
+            "address": {"city": "Graz", "zip": "8010"},
+            "changed": "2099-01-01T00:00:00Z",
+        }
+        for policy in ("remote", "ask", "newest"):
+            for status in (None, 503, 400):
+                with self.subTest(policy=policy, status=status):
+                    delivery = self.dispute(policy, status)
+                    for payload in (again, {"name": "Agreed"}):
+                        self.assert_kept(payload, delivery)
+                    self.partner.city = "Linz"  # as they have it: no change of theirs either
+                    self.receive({"name": "Agreed", "address": {"city": "Linz"}})
+                    self.assertEqual((self.partner.name, self.partner.city), ("Ours", "Linz"))
+                    self.partner.city = "Graz"
+                    self.queued()
+                    self.receiver.clear()
+                    self.pass_time()
+                    self.assertEqual(self.sent_names()[-1], "Ours")
+
+    def test_what_they_have_from_us_in_a_list(self):
+        self.add_kids("name")
+        self.config.is_paginated = True
+        kid = self.partner.create({"name": "Kid", "ref": "K1", "parent_id": self.partner.id})
+        (self.partners[1] | self.partner).name = "Agreed"
+        self.queued()
+        self.dispatch()
+        [body] = [request.json for request in self.receiver.requests if len(request.json) == 2]
+        self.assertEqual(len(body), 2)
+        kid.name = "Ours"
+        self.partner.name = "Ours"
+        delivery = self.queued()[-1]
+        self.assert_kept(next(item for item in body if item["code"] == "P1"), delivery)
+        self.assertEqual(kid.name, "Ours")
+
+    def test_what_may_have_arrived(self):
+        """They post back what came without an answer, or before they answer."""
+        for state in ("failed", "sending"):
+            with self.subTest(state=state):
+                self.dispute("remote", 503)
+                self.env.cr.execute(
+                    "UPDATE bj_api_delivery SET state = %s, claim = %s WHERE id = %s",
+                    [state, "somebody" if state == "sending" else None, self.queued()[-1].id],
+                )
+                self.env.invalidate_all()
+                self.partner.name = "Newest"
+                self.receive({"name": "Agreed"})
+                self.receive({"name": "Ours"})
+                self.assertEqual(self.partner.name, "Newest")
+                self.receive({"name": "Theirs"})
+                self.assertEqual(self.partner.name, "Theirs")
+                self.env.cr.execute(
+                    "UPDATE bj_api_delivery SET state = 'cancelled', claim = NULL WHERE state <> 'sent'"
+                )
+                self.env.invalidate_all()
+                self.receiver.clear()
+
+    def test_what_is_on_its_way(self):
+        """It is not sent once more: they only repeat what they have until it arrives."""
+        delivery = self.dispute("remote")
+        self.env.cr.execute("UPDATE bj_api_delivery SET state = 'sending', claim = 'x' WHERE id = %s", delivery.ids)
+        self.env.invalidate_all()
+        self.assert_kept({"name": "Agreed"}, delivery)
+
+    def test_there_and_back_again_with_them(self):
+        """A came in, B arrived there, C waits: A again is a change of theirs."""
+        for policy, name in (("remote", "A"), ("ask", "C"), ("odoo", "C")):
+            with self.subTest(policy=policy):
+                self.config.conflict_policy = policy
+                self.receive({"name": "A"})
+                for state in "BC":
+                    self.partner.name = state
+                    self.queued()
+                    if state == "B":
+                        self.dispatch()
+                self.receive({"name": "A"})
+                self.assertEqual(self.partner.name, name)
+                self.assertEqual(bool(self.link().conflict_date), policy == "ask")
+                self.link().action_keep_ours()
+                self.sent_names()
+
+    def test_pull_of_what_they_have_from_us(self):
+        pull = self.make_config("GET", "/all", name="Pull", is_pull=True)
+        self.config.counterpart_id = pull
+        delivery = self.dispute("remote", 503)
+        self.receiver.on("/all", body=[{"code": "P1", "name": "Agreed", "address": {"city": "Graz"}}])
+        pull._pull()
+        self.assertEqual((self.partner.name, delivery.state), ("Ours", "failed"))
 
     def test_pull(self):
         """What is pulled is not sent back, and meets the same policy."""
