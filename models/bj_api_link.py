@@ -11,7 +11,7 @@ from odoo.tools import SQL, groupby, ormcache
 from ..exceptions import RecordConflict
 from ..tools import codec
 from ..tools.plan import ABSENT, Batch, Links, Row
-from .bj_api_delivery import CLAIMED_SQL, NOW, OPEN
+from .bj_api_delivery import CLAIMED_SQL, NOW
 
 #: they tell when and by whom a record was changed, not how it is
 STAMPS = ("write_date", "write_uid")
@@ -223,7 +223,7 @@ class BjApiLink(models.Model):
             SQL(
                 "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s)",
                 *(config.id, config.model_name, record_id, key, direction, state, NOW),
-                *(delivery_ids.get(record_id), hashes.get(record_id)),
+                *(delivery_ids.get(record_id) or None, hashes.get(record_id)),
             )
             for record_id, (state, key) in sorted(states.items())  # so that nobody waits for each other
         )
@@ -293,10 +293,21 @@ class BjApiLink(models.Model):
         self._note(config, "out", states, ids)
 
     @api.model
-    def _note_pushed(self, config, items):
-        """Note what is sent at once, without a delivery."""
-        if config._is_two_way():
-            self._note(config, "out", self._condense(self.env["bj.api.sync.mapper"]._plan(config.id), items))
+    def _note_pushed(self, config, items, is_sent):
+        """Note what was sent at once, without a delivery; without success, nobody knows what the other system has.
+
+        :param items: (record, payload, problem)
+        """
+        if not config._is_two_way():
+            return
+        plan, hashes = self.env["bj.api.sync.mapper"]._plan(config.id), {}
+        states = self._condense(plan, items)
+        if is_sent:
+            known = self._read_sent(config, [(record.id, payload) for record, payload, _problem in items])
+            hashes = {record_id: _hash(values) for record_id, [values] in known.items()}
+        else:  # a state that none is equal to
+            states = {record_id: (f"{state.partition(':')[0]}:", key) for record_id, (state, key) in states.items()}
+        self._note(config, "out", states, hashes=hashes)
 
     @contextmanager
     def _following(self, config, records):
@@ -385,10 +396,9 @@ class BjApiLink(models.Model):
 
         :param dict states: from :meth:`_get_states`
         """
-        is_told = self.resent >= RESENDS
-        if self.conflict_date or (
-            self.direction == "out" and self.delivery_id.state in (WAITING if is_told else (*OPEN, "dead"))
-        ):
+        state = self.delivery_id.state
+        has_arrived = state not in WAITING if self.resent >= RESENDS else state in (False, "sent")
+        if self.conflict_date or (self.direction == "out" and not has_arrived):
             return False
         known, (state, _key) = self[f"{self.direction}_hash"] or "", states.get(self.record_id, ("", None))
         return state in ("", known) or known.partition(":")[0] != state.partition(":")[0]

@@ -217,6 +217,34 @@ class TestEcho(TwoWayCase):
         self.partner.name = "A"
         self.assertEqual(len(self.queued()), 1)
 
+    def test_sent_at_once_in_vain(self):
+        """It did not arrive, or nobody knows: that is not agreed on."""
+        self.rule.active = False
+        for policy, name in (("odoo", "Ours"), ("ask", "Ours"), ("remote", "Theirs")):
+            with self.subTest(policy=policy):
+                self.config.conflict_policy = policy
+                self.receive({"name": "A"})
+                self.partner.name = "Ours"
+                self.receiver.on("/partners", status=503, times=1)
+                self.assertFalse(self.push())
+                self.receive()
+                self.assertEqual(self.partner.name, name)
+                self.link().unlink()
+
+    def test_sent_at_once_and_repeated(self):
+        """Theirs is what they got then; what they told before is a change of theirs."""
+        for name, left in (("B", "C"), ("A", "A")):
+            with self.subTest(name=name):
+                self.receive(WHOLE | {"code": "P1", "name": "A"})
+                self.rule.active = False
+                self.partner.name = "B"
+                self.assertTrue(self.push())
+                self.rule.active = True
+                self.partner.name = "C"
+                self.queued()
+                self.receive(WHOLE | {"code": "P1", "name": name})
+                self.assertEqual(self.partner.name, left)
+
     def test_new_mapping(self):
         """States of another mapping cannot be compared: neither an echo nor a conflict."""
         self.receive()
@@ -237,6 +265,10 @@ class TestEcho(TwoWayCase):
         self.config.conflict_policy = "odoo"
         self.assertNotIn("conflicts", self.receive())
         self.assertEqual(self.partner.name, "Theirs")
+        self.receiver.on("/partners", body={"id": "<p>78</p>"})
+        self.assertTrue(self.push())
+        self.assertEqual(str(self.partner.comment), "<p>78</p>")
+        self.assertNotIn("conflicts", self.receive({"name": "Next"}))
 
     def test_another_model(self):
         """What was told of the former one says nothing of it."""
@@ -260,7 +292,7 @@ class TestEcho(TwoWayCase):
         with self.assertQueryCount(0), links._receiving(plan, [], []), links._removing(self.inbound.id, self.partner):
             links._select_news(config, [], "write")
             links._note_queued(config, {}, [], [])
-            links._note_pushed(config, [])
+            links._note_pushed(config, [], True)
 
     def count_queries(self, records, name):
         """Change records here, let other changes come in, and count the queries of that up to the commit."""
@@ -513,6 +545,13 @@ class TestConflict(TwoWayCase):
                 self.assertEqual(bool(self.link().conflict_date), policy == "ask")
                 self.link().action_keep_ours()
                 self.sent_names()
+
+    def test_cancelled_by_hand(self):
+        """What was not sent did not arrive."""
+        delivery = self.dispute("ask")
+        delivery.action_cancel()
+        self.assertIn("conflicts", self.receive())
+        self.assertTrue(self.link().conflict_date)
 
     def test_pull_of_what_they_have_from_us(self):
         pull = self.make_config("GET", "/all", name="Pull", is_pull=True)
