@@ -41,13 +41,17 @@ class IntegerArray(fields.Json):
         return list(value) if value else None
 
 
-#: whether a later delivery of one of the records was sent, or is on the way; "OFFSET 0" and "+ 0" have the planner look
-#: each record up, instead of comparing all with all
+#: whether a later delivery of one of the records was sent, or is on the way, or the other system told of one since, and
+#: that was written, or waits for a decision; "OFFSET 0" and "+ 0" have the planner look each record up, instead of
+#: comparing all with all
 OVERTAKEN = """
-    EXISTS (SELECT FROM bj_api_delivery AS e
-             WHERE (e.record_id = ANY(d.record_ids) OR e.record_id IS NULL AND e.record_ids && d.record_ids)
-               AND e.config_id + 0 = d.config_id AND e.model = d.model AND e.id + 0 > d.id
-               AND (e.state = 'sent' OR e.claim IS NOT NULL) %s OFFSET 0)"""
+    (EXISTS (SELECT FROM bj_api_delivery AS e
+              WHERE (e.record_id = ANY(d.record_ids) OR e.record_id IS NULL AND e.record_ids && d.record_ids)
+                AND e.config_id + 0 = d.config_id AND e.model = d.model AND e.id + 0 > d.id
+                AND (e.state = 'sent' OR e.claim IS NOT NULL) %s OFFSET 0)
+     OR EXISTS (SELECT FROM bj_api_link AS l
+                 WHERE l.config_id = d.config_id AND l.record_id = ANY(d.record_ids)
+                   AND (l.in_date > d.create_date OR l.conflict_date IS NOT NULL) OFFSET 0))"""
 #: what sends again: what was cancelled on the way is on the way once more
 AGAIN = SQL(
     """state = CASE WHEN claim IS NULL THEN 'pending' ELSE 'sending' END, attempt_count = 0, done_date = NULL,
@@ -137,7 +141,8 @@ class BjApiDelivery(models.Model):
     def action_retry(self):
         """Send deliveries that were given up, cancelled, or wait for their next attempt, now.
 
-        :raises UserError: if later ones of the same records have arrived: the other system would end with an old state
+        :raises UserError: if later ones of the same records have arrived, or later states came in: the other system
+            would end with an old state
         """
         self.check_access("write")
         self.env.flush_all()
@@ -148,8 +153,8 @@ class BjApiDelivery(models.Model):
         if late and late == self:
             raise UserError(
                 self.env._(
-                    "Later deliveries of the records, or of some of them, have arrived. Send Again sends what they "
-                    "overtook, if it shall."
+                    "Later deliveries of the records, or of some of them, have arrived, or the other system told of "
+                    "them since. Send Again sends what was overtaken, if it shall."
                 )
             )
         for config, deliveries in (self - late).grouped("config_id").items():
@@ -208,7 +213,8 @@ class BjApiDelivery(models.Model):
         :param states: those of ``dead``, ``cancelled`` and ``sent`` that are meant
         :param datetime start: queued from then on
         :param datetime end: and before, None for all until now
-        :param bool only_newest: leave out what was overtaken: a record of it was sent later, and that is not repeated
+        :param bool only_newest: leave out what was overtaken: a record of it was sent later, and that is not repeated,
+            or came in
         :rtype: SQL
         """
 

@@ -553,6 +553,26 @@ class TestConflict(TwoWayCase):
         self.assertIn("conflicts", self.receive())
         self.assertTrue(self.link().conflict_date)
 
+    def test_retry_of_what_was_overruled(self):
+        """It would have the sides differ."""
+        for policy in ("remote", "ask"):
+            with self.subTest(policy=policy):
+                delivery = self.dispute(policy)
+                self.receive()
+                self.assertEqual(delivery.state, "cancelled")
+                with self.assertRaisesRegex(UserError, "told of them since"):
+                    delivery.action_retry()
+                again = (self.config, ["cancelled"], delivery.create_date)
+                self.assertEqual(self.env["bj.api.delivery"]._redrive(*again), 0)
+                self.assertEqual(self.env["bj.api.delivery"]._redrive(*again, only_newest=False), 1)
+                delivery.action_cancel()
+        self.link().action_keep_ours()
+        self.partner.name = "Mine"
+        delivery = self.queued()[-1]
+        delivery.action_cancel()
+        delivery.action_retry()
+        self.assertEqual(self.sent_names()[-1], "Mine")
+
     def test_pull_of_what_they_have_from_us(self):
         pull = self.make_config("GET", "/all", name="Pull", is_pull=True)
         self.config.counterpart_id = pull

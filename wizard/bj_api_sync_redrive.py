@@ -33,7 +33,7 @@ class BjApiSyncRedrive(models.TransientModel):
     only_newest = fields.Boolean(
         "Not What Was Overtaken",
         default=True,
-        help="Leave out an older state of a record that was sent again since: it would replace the newer one.",
+        help="Leave out an older state of a record that was sent, or came in, since: it would replace the newer one.",
     )
     count = fields.Integer("Deliveries", compute="_compute_count")
     has_more = fields.Boolean(compute="_compute_count")
