@@ -69,7 +69,8 @@ class BjApiSyncTrigger(models.TransientModel):
         What a script or a field that is not stored depends on is not known here.
         """
         lines = config.line_ids.filtered(lambda line: line.external_key or line._is_exec())
-        names = {condition.field_expr.partition(".")[0] for condition in config._get_domain().iter_conditions()}
+        domain = self.env["bj.api.sync.script"]._eval_domain(config.filter_domain)
+        names = {condition.field_expr.partition(".")[0] for condition in domain.iter_conditions()}
         filtered = self.env["ir.model.fields"].search([("model_id", "=", config.model_id.id), ("name", "in", names)])
         watched = lines.field_id | filtered
         is_known = {"plain", "relational"}.issuperset(lines.mapped("value_type")) and all(watched.mapped("store"))
