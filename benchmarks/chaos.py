@@ -30,7 +30,8 @@ from collections import defaultdict
 from itertools import groupby
 
 import psutil
-from _house import JOB_ENVIRONMENT, JOB_OPTIONS, house, install_queue_job, own_cluster, say, sql
+from _house import JOB_ENVIRONMENT, JOB_OPTIONS, house, install_queue_job, own_cluster, say
+from common_server import sql
 from receiver import Receiver, Reply
 
 SETUP = """
