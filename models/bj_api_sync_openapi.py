@@ -101,6 +101,16 @@ class Scope:
         return self.plan.identifier if self.endpoint.record_id_type == "identifier" else None
 
 
+def _restrict(plan, model):
+    """Return a plan without the fields that the user of an empty recordset may neither read nor write."""
+    lines = [
+        replace(line, mapping=line.mapping and _restrict(line.mapping, model.env[line.mapping.model]))
+        for line in plan.lines
+        if not line.field_name or model._has_field_access(model._fields[line.field_name], "read")
+    ]
+    return replace(plan, lines=tuple(lines))
+
+
 class BjApiSyncOpenapi(models.AbstractModel):
     """The description of exposed endpoints (OpenAPI 3.1.1), made from their configurations and fields."""
 
@@ -143,7 +153,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         model, plan = self.env[endpoint.model], self.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
         # whoever the callers are: what not everybody may read, some of them may not
         model = model.with_user(endpoint.user_id or self.env.ref("base.public_user").id)
-        scope, components = Scope(endpoint, plan, model), document["components"]
+        scope, components = Scope(endpoint, _restrict(plan, model), model), document["components"]
         document["tags"].append({"name": endpoint.name, "description": self._get_title(plan)})
         for one, path in ((False, f"/{endpoint.name}"), (True, f"/{endpoint.name}/{{record_id}}")):
             operations = {

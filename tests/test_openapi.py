@@ -339,7 +339,7 @@ class TestOpenapi(ApiHttpCase):
     def test_restricted_fields_are_not_told(self):
         self.people.user_id = self.new_user("plain", "base.group_user,base.group_partner_manager")
         self.add_line("signup_type", "signup", allow_restricted=True)
-        self.assertNotIn("signup", self.schema(self.document(), "people"))
+        self.assertNotIn('"signup"', json.dumps(self.document()), "nor taken, sorted, filtered by")
         until = fields.Datetime.now() + timedelta(days=1)
         key = self.env["res.users.apikeys"].with_user(self.people.user_id)._generate("rpc", "test", until)
         self.people.write({"authorization_type": "odoo", "user_id": False})
