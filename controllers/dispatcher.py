@@ -212,10 +212,10 @@ class BjApiSyncDispatcher(Dispatcher):
         :return: None if the caller does not care; ``If-None-Match`` is about a record
         """
         headers = self.request.httprequest.headers
-        expected, others = headers.get("If-Match"), record_ref and headers.get("If-None-Match")
+        expected, others = headers.get("If-Match"), headers.get("If-None-Match") if record_ref else None
         if not expected and not others:
             return None
-        known, known_others = parse_etags(expected), parse_etags(others or None)
+        known, known_others = parse_etags(expected), parse_etags(others)
 
         def matches(data):
             etags = _get_etags(data).values()

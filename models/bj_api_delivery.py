@@ -41,9 +41,9 @@ class IntegerArray(fields.Json):
         return list(value) if value else None
 
 
-#: whether a later delivery of one of the records was sent, or is on the way, or the other system told of one since, and
-#: that was written, or waits for a decision; "OFFSET 0" and "+ 0" have the planner look each record up, instead of
-#: comparing all with all
+#: whether a later delivery of one of the records was sent or is on the way, or a later state of one came in: written,
+#: or waiting for a decision; "OFFSET 0" and "+ 0" have the planner look each record up, instead of comparing all with
+#: all
 OVERTAKEN = """
     (EXISTS (SELECT FROM bj_api_delivery AS e
               WHERE (e.record_id = ANY(d.record_ids) OR e.record_id IS NULL AND e.record_ids && d.record_ids)
@@ -154,7 +154,7 @@ class BjApiDelivery(models.Model):
             raise UserError(
                 self.env._(
                     "Later deliveries of the records, or of some of them, have arrived, or the other system told of "
-                    "them since. Send Again sends what was overtaken, if it shall."
+                    "them since. To send them all the same, use Send Again without “Not What Was Overtaken”."
                 )
             )
         for config, deliveries in (self - late).grouped("config_id").items():

@@ -547,7 +547,7 @@ class BjApiDispatcher(models.AbstractModel):
                 ON CONFLICT (name) DO UPDATE SET failures = excluded.failures, probe_until = NULL,
                     paused_until = greatest(t.paused_until, excluded.paused_until)"""
             self.env.cr.execute(SQL(query, target, failures, after(rest)))
-        return bool(rest)
+        return bool(rest or (failed and is_resting))
 
     @api.model
     def _note_config(self, config_id, success):

@@ -16,11 +16,12 @@ class BjApiSyncCached(models.AbstractModel):
 
     @api.model_create_multi
     def create(self, vals_list):
-        name = self._script_field
-        defaults = self.default_get([name]) if name else {}  # the context has some, and users keep some of their own
-        if any((defaults | vals).get(name) for vals in vals_list):
+        names = [*self._list_config_fields(), *filter(None, [self._script_field])]
+        defaults = self.default_get(names)  # the context has some, and users keep some of their own
+        given = [defaults | vals for vals in vals_list]
+        if any(vals.get(self._script_field) for vals in given):
             self._check_script_access()
-        self._check_configs(vals_list)
+        self._check_configs(given)
         self.env.registry.clear_cache()
         return super().create(vals_list)
 
@@ -48,10 +49,14 @@ class BjApiSyncCached(models.AbstractModel):
 
         :raises odoo.exceptions.AccessError: if there is one
         """
-        configs = self.env["bj.api.sync.config"]
+        fnames = self._list_config_fields()
+        ids = {vals[fname] for vals in vals_list for fname in fnames if vals.get(fname)}
+        self.env["bj.api.sync.config"].browse(ids).check_access("read")
+
+    def _list_config_fields(self):
+        """Return the names of the fields that point to a configuration."""
         fields = [field for field in self._fields.values() if field.type == "many2one"]
-        fnames = [field.name for field in fields if field.comodel_name == configs._name]
-        configs.browse({vals[fname] for vals in vals_list for fname in fnames if vals.get(fname)}).check_access("read")
+        return [field.name for field in fields if field.comodel_name == "bj.api.sync.config"]
 
     def _refusal(self, problem):
         """Return the error by which a constraint refuses this record.

@@ -8,9 +8,11 @@ from ..tools.notification import notify
 from ..tools.secret import EncryptedChar
 from ..tools.transport import is_absolute
 from .bj_api_delivery import OPEN
+from .bj_api_sync_header import HEADER_VALUE_FORBIDDEN
 
+#: Basic authentication is encoded, so any other character can be in it
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 MANAGER = "bj_api_sync.group_manager"
 #: the endpoint names the API itself answers
@@ -18,8 +20,6 @@ RESERVED_ENDPOINTS = ("openapi.json", "docs")
 PAUSE_DAYS = "bj_api_sync.pause_after_days"
 #: minutes after which a scheduled action that should run every five does not run
 STALLED_MINUTES = 10
-#: the highest limit
-MOST_RECORDS = 1_000_000
 #: the field of each authorization type without which it cannot work
 REQUIRED_BY_AUTHORIZATION = {
     "basic": ("login", "password"),
@@ -189,7 +189,7 @@ class BjApiSyncConfig(models.Model):
     failing_since = fields.Datetime(
         copy=False,
         readonly=True,
-        help="When the first delivery failed after which none succeeded, and some failed every day or so.",
+        help="Since when all deliveries fail; counted anew after 30 hours without a failure.",
     )
     last_failure = fields.Datetime(copy=False, readonly=True, help="When a delivery failed last, to the hour.")
     push_state = fields.Json(copy=False, help="How far the scheduled push has come: see bj.api.sync.push.")
@@ -317,8 +317,8 @@ class BjApiSyncConfig(models.Model):
         for config in self:
             config._check_range("connection_timeout", 1, 60)
             config._check_range("read_timeout", 1, 300)
-            config._check_range("limit", 1, MOST_RECORDS)
-            config._check_range("page_size", 1, MOST_RECORDS)
+            config._check_range("limit", 1)
+            config._check_range("page_size", 1)
 
     @api.constrains("active", "authorization_type", "request_type", "endpoint", *AUTHORIZATION_FIELDS)
     def _check_authorization(self):
@@ -353,10 +353,12 @@ class BjApiSyncConfig(models.Model):
             if config.authorization_type == "basic" and ":" in (config.login or ""):
                 raise config._refusal(self.env._("a Login of “Basic Auth” has no colon."))
             for name in REQUIRED_BY_AUTHORIZATION[config.authorization_type]:
-                if CONTROL_CHARACTER.search(config[name] or ""):
+                pattern = CONTROL if config.authorization_type == "basic" else HEADER_VALUE_FORBIDDEN
+                if pattern.search(config[name] or ""):
                     raise config._refusal(
                         self.env._(
-                            "%(field)s has a line break or another control character.", field=config._get_label(name)
+                            "%(field)s has a line break or another character that no request can show.",
+                            field=config._get_label(name),
                         )
                     )
 
@@ -447,7 +449,7 @@ class BjApiSyncConfig(models.Model):
             config.param_ids._check_field()
             self.env["bj.api.sync.config.line"].search([("mapping_config_id", "=", config.id)])._check_mapping_config()
 
-    def _check_range(self, fname, low, high):
+    def _check_range(self, fname, low, high=1_000_000):
         """Refuse a number that is too small or too large."""
         if not low <= self[fname] <= high:
             values = {"field": self._get_label(fname), "low": low, "high": high, "value": self[fname]}

@@ -31,7 +31,7 @@ class BjApiSyncConfig(models.Model):
     @api.constrains("rate_limit", "max_body_size")
     def _check_limits(self):
         for config in self:
-            config._check_range("rate_limit", 0, 1_000_000)
+            config._check_range("rate_limit", 0)
             config._check_range("max_body_size", 1, 1024 * 1024)
 
     @api.constrains("allowed_networks", "cors_origins")

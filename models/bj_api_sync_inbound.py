@@ -457,7 +457,7 @@ class BjApiSyncInbound(models.AbstractModel):
         field = self.env[plan.model]._fields[line.field_name]
         if not field._description_searchable or field.type == "binary":
             self._check_params([line.key], ())
-        # none at all is asked of the relation itself: no related record is there to have no identifier
+        # an empty value is asked of the relation itself: without a related record there is no identifier to compare
         return Domain.OR(self._get_param_domain(plan, param if text else own, [text]) for text in texts)
 
     def _get_param_domain(self, plan, param, texts):

@@ -79,7 +79,7 @@ class BjApiSyncMapper(models.AbstractModel):
             field_name=field.name if field is not None else "",
             field_type="" if field is None else "bytes" if str(field.base_field) in RAW_FIELDS else field.type,
             digits=digits[1] if digits else None,
-            size=field.size if field is not None and field.type == "char" else None,
+            size=getattr(field, "size", None),
             value_type=line.value_type,
             is_identifier=line.is_record_identifier,
             is_secret=field is not None and field.type in ("char", "text") and redact.tells(field.name),

@@ -151,7 +151,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
     def _add_endpoint(self, document, endpoint):
         """Add what one endpoint has: its tag, paths, schemas and security schemes."""
         model, plan = self.env[endpoint.model], self.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
-        # whoever the callers are: what not everybody may read, some of them may not
+        # without a user, only what everybody may read: callers have different rights
         model = model.with_user(endpoint.user_id or self.env.ref("base.public_user").id)
         scope, components = Scope(endpoint, _restrict(plan, model), model), document["components"]
         document["tags"].append({"name": endpoint.name, "description": self._get_title(plan)})

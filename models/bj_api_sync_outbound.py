@@ -421,7 +421,7 @@ class BjApiSyncOutbound(models.AbstractModel):
             value = str(value)  # an id of the other system: numbers are as good as texts
         selection = field.get_values(record.env) if field.type == "selection" else None
         try:
-            parsed = codec.parse(field.type, value, selection, field.size if field.type == "char" else None)
+            parsed = codec.parse(field.type, value, selection, getattr(field, "size", None))
             related = field.relational and record.env[field.comodel_name].browse(parsed)
             if related and related.exists() != related:
                 raise ValueError(parsed)

@@ -1,7 +1,7 @@
 from odoo import api, models
 from odoo.exceptions import UserError
 
-from ..tools.secret import EncryptedChar, rotate_column
+from ..tools.secret import EncryptedChar, has_changed, rotate_column
 
 
 class BjApiSyncSecret(models.AbstractModel):
@@ -16,7 +16,10 @@ class BjApiSyncSecret(models.AbstractModel):
 
         :return: number of secrets encrypted, number of secrets no key decrypts
         :rtype: tuple[int, int]
+        :raises UserError: if the key file was changed, but Odoo not restarted
         """
+        if has_changed():
+            raise UserError(self.env._("The key file has other keys by now: restart Odoo first, so that it uses them."))
         self.env.flush_all()
         rotated = failed = 0
         for model in self.env.values():

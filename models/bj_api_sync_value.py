@@ -118,8 +118,8 @@ class BjApiSyncValue(models.AbstractModel):
         if field.type == "reference" and writing:
             names = "|".join(map(re.escape, field.get_values(model.env)))
             schema |= {"pattern": f"^({names}),[1-9][0-9]*$"}
-        if field.type == "char" and field.size:
-            schema["maxLength"] = field.size
+        if line.size:
+            schema["maxLength"] = line.size
         if line.digits is not None and not writing:
             schema["description"] = self.env._("Rounded to %s decimals.", line.digits)
         numeric = field.type in json_schema.NEVER_NULL
@@ -315,7 +315,8 @@ class BjApiSyncValueRelational(models.AbstractModel):
         """Have null leave alone a link that is answered as null: its record has no identifier, or may not be read."""
         if line.field_type == "many2one":
             links = {index: records[index][line.field_name].id for index, cell in enumerate(cells) if cell is None}
-            for index, shown in zip(links, self._serialize_values(line, list(links.values())), strict=True):
+            bare = replace(line, mapping=line.mapping.select(()))  # whether it is an object, not what is in it
+            for index, shown in zip(links, self._serialize_values(bare, list(links.values())), strict=True):
                 if links[index] and shown is None:
                     cells[index] = ABSENT
         return cells

@@ -587,6 +587,14 @@ class TestDispatch(DeliveryCase):
         self.assertEqual(set(deliveries.mapped("state")), {"sent"})
         self.assertEqual(target.failures, 0)
 
+    def test_resting_target(self):
+        """What was on the way when its rest began makes that no longer, but whoever sends leaves it alone."""
+        failure = SimpleNamespace(retry_after=0, exchange=SimpleNamespace(outcome="retry"))
+        dispatcher = self.env["bj.api.dispatcher"]
+        rests = [dispatcher._note_target("resting:80", [failure]) for _attempt in range(7)]
+        self.assertEqual(rests, [False] * 4 + [True] * 3)
+        self.assertEqual(self.env["bj.api.target"].search([("name", "=", "resting:80")]).failures, 5)
+
     def test_dead_targets_do_not_hold_up_others(self):
         dead = self.make_config(path="http://127.0.0.1:1/none", name="Dead")
         waiting = self.enqueue(self.partners, dead)

@@ -1114,6 +1114,7 @@ class TestScripts(MappingCase):
         with self.refused("/city", message="line 2: ValueError: invalid literal"):
             self.post(config, {"code": "T-1", "name": "A"})
 
+    @mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_script")
     def test_a_bad_item_leaves_the_good_ones(self):
         config = self.scripted(("city", "city", "request_data['city'].upper()"))
         answer = self.handle(

@@ -72,8 +72,10 @@ class TestKeys(KeyMixin, BaseCase):
         token = secret.encrypt("hidden")
         with open(path, encoding="ascii") as file:
             old = file.read()
+        self.assertFalse(secret.has_changed())
         with open(path, "w", encoding="ascii") as file:
             file.write(f"{Fernet.generate_key().decode()}\n\n{old}")
+        self.assertTrue(secret.has_changed())
         digest = secret.digest("hidden")
         self.assertEqual(secret._keys(), (old.strip(),), "what is kept was made with the key of before")
         secret._read_key_file.cache_clear()  # Odoo is restarted

@@ -138,6 +138,12 @@ class TestSecurityConfig(ApiCase):
                     "mapping_config_id": mapping.id,
                 }
             )
+        country = {"field_id": self.field("res.partner", "country_id"), "external_key": "country"}
+        lines = self.env["bj.api.sync.config.line"].with_user(self.manager)
+        with self.assertRaises(AccessError):
+            lines.with_context(default_mapping_config_id=mapping.id).create(
+                country | {"config_id": self.config_in.id, "value_type": "relational"}
+            )
         self.config_in.company_id = company
         record = self.env.user.partner_id
         wizards = self.env["bj.api.sync.preview"].with_user(self.manager)

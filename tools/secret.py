@@ -180,6 +180,15 @@ def _keys():
     return _read_key_file(config["data_dir"])
 
 
+def has_changed():
+    """Tell whether the key file has other keys by now than those this process uses until it is restarted.
+
+    :rtype: bool
+    """
+    folder = config["data_dir"]
+    return not config.get(OPTION) and _read_key_file.__wrapped__(folder) != _read_key_file(folder)
+
+
 @functools.cache  # digests that are kept were made with the key of now
 def _read_key_file(folder):
     path = os.path.join(folder, KEY_FILE)

@@ -135,13 +135,15 @@ class _Target:
         self.open.append((tag.rpartition("}")[2], attributes, [], []))
 
     def data(self, text):
-        self.open[-1][3].append(text)
+        *_, texts = self.open[-1]
+        texts.append(text)
 
     def end(self, tag):
         name, attributes, children, texts = self.open.pop()
         self.value = _get_value(name, attributes, children, "".join(texts))
         if self.open:
-            self.open[-1][2].append((name, self.value))
+            *_, siblings, _texts = self.open[-1]
+            siblings.append((name, self.value))
 
     def doctype(self, *arguments):
         raise ValueError("A DOCTYPE is not accepted")
