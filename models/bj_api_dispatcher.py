@@ -34,6 +34,8 @@ AT_HAND = 25
 PAUSED = 60
 #: seconds after which bookkeeping is tried again: a server that restarts is back before leases end
 PAUSES = (0.5, 1, 2, 4, 8, 16)
+#: seconds to wait for those who edit records that answers are written to: all that are noted together
+PATIENCE = 5
 #: seconds without a failure after which a configuration begins anew to fail: longer than any wait between attempts
 SILENCE = 30 * 3600
 #: how a database that is gone for a moment shows
@@ -393,7 +395,11 @@ class BjApiDispatcher(models.AbstractModel):
     def _settle_together(self, run, done):
         late = [job for job, exchange in done if exchange is None]
         done, answers = self._insist(lambda room: room._judge(done))
-        notes = {job.id: self._insist(methodcaller("_read_back", job, exchange)) for job, exchange in answers}
+        notes, patience = {}, time.monotonic() + PATIENCE
+        for job, exchange in answers:
+            notes[job.id] = self._insist(methodcaller("_read_back", job, exchange, patience - time.monotonic()))
+            if run.is_renewal_due():
+                self._insist(lambda room: room._renew(run))
         results = [self._get_result(job, exchange, notes.get(job.id)) for job, exchange in done]
         self._insist(lambda room: room._note_results(run, results, late))
         for result in results:
@@ -436,13 +442,14 @@ class BjApiDispatcher(models.AbstractModel):
         return judged, answers
 
     @api.model
-    def _read_back(self, job, exchange):
+    def _read_back(self, job, exchange, patience):
         """Write what was answered to the records.
 
+        :param float patience: seconds to wait for who edits them
         :return: what went wrong
         :rtype: str
         """
-        self.env.cr.execute("SET LOCAL lock_timeout = '5s'")  # nobody who edits a record holds up the others
+        self.env.cr.execute("SELECT set_config('lock_timeout', %s, true)", [f"{max(int(patience * 1000), 100)}ms"])
         outbound, config = self.env["bj.api.sync.outbound"], self.env["bj.api.sync.config"].browse(job.config_id)
         if not config.exists():
             return ""

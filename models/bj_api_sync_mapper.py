@@ -540,45 +540,42 @@ class BjApiSyncMapper(models.AbstractModel):
         }
 
     def _update(self, plan, rows):
+        """Write what differs, and then what Odoo computed anew because of that, though the row has it."""
         if not rows:
             return
         records = self.env[plan.model].browse([row.record_id for row in rows])
         records.fetch({name for row in rows for name in row.vals})
-        writes = []
-        for row, record in zip(rows, records, strict=True):
-            vals = self._get_changes(row, record)
-            if vals:
-                writes.append((vals, record))
-        for vals, same in _group_equal(writes):
-            self.env[plan.model].concat(*same).with_prefetch(records._ids).write(vals)
+        pairs = list(zip(rows, records, strict=True))
+        for get_values in (self._get_changes, self._get_recomputed):
+            writes = [(vals, row, record) for row, record in pairs if (vals := get_values(row, record))]
+            for vals, same in _group_equal((vals, record) for vals, _row, record in writes):
+                self.env[plan.model].concat(*same).with_prefetch(records._ids).write(vals)
+            pairs = [(row, record) for _vals, row, record in writes]
 
     def _get_changes(self, row, record):
-        """Return what to write of a row: the values that differ from the record's.
+        """Return the values of a row that differ from the record's."""
+        changes = {}
+        for name, value in row.vals.items():
+            new = self._get_commands(value, record[name]) if isinstance(value, Links) else value
+            if _differs(record._fields[name], new, record):
+                changes[name] = new
+        return changes
 
-        With them go equal ones that Odoo would compute anew because of those that differ, were they not written too.
-
-        :rtype: dict
-        """
-        changes, equal = {}, {}
+    def _get_recomputed(self, row, record):
+        """Return the values of a row, and of its lines, in whose place the record has others that Odoo computed."""
+        changes = {}
         for name, value in row.vals.items():
             field = record._fields[name]
-            new = self._get_commands(value, record[name]) if isinstance(value, Links) else value
-            if field.type in codec.TO_MANY:
-                differs = bool(new)
-            elif field.type == "many2one":
-                differs = record[name].id != new
-            else:
-                differs = record[name] != _normalize(field, new, record)
-            if differs:
-                changes[name] = new
+            if field.type == "one2many":
+                lines = [target for target in value.targets if isinstance(target, Row) and target.record_id]
+                changes[name] = [
+                    Command.update(line.record_id, vals)
+                    for line in lines
+                    if (vals := self._get_recomputed(line, self.env[line.plan.model].browse(line.record_id)))
+                ]
             elif _is_overridable(field.base_field):
-                equal[name] = self._get_commands(value, None) if isinstance(value, Links) else value
-        if changes and equal:
-            written = set(_list_fields(record, changes))
-            if not any(field.inverse for field in written):  # what an inverse writes, nobody knows
-                dependent = {field for each in written for field in self.env.registry.get_dependent_fields(each)}
-                equal = {name: new for name, new in equal.items() if record._fields[name].base_field in dependent}
-        return changes and changes | equal
+                changes[name] = self._get_commands(value, record[name]) if isinstance(value, Links) else value
+        return {name: new for name, new in changes.items() if _differs(record._fields[name], new, record)}
 
     def _get_commands(self, links, current):
         """Turn stored links into what ``create`` and ``write`` take.
@@ -614,19 +611,18 @@ def _normalize(field, value, record):
     return field.convert_to_record(field.convert_to_cache(value, record), record)
 
 
-def _list_fields(model, vals):
-    """Yield the fields of values, and of the lines in them; of a record that others inherit, its own."""
-    for name, value in vals.items():
-        field = model._fields[name]
-        yield field.base_field
-        for command in value if field.type in codec.TO_MANY else ():
-            if isinstance(command[-1], dict):
-                yield from _list_fields(model.env[field.comodel_name], command[-1])
+def _differs(field, value, record):
+    """Tell whether what would be written is not what the record has."""
+    if field.type in codec.TO_MANY:
+        return bool(value)
+    if field.type == "many2one":
+        return record[field.name].id != value
+    return record[field.name] != _normalize(field, value, record)
 
 
 def _is_overridable(field):
     """Tell whether Odoo computes a field, and keeps another value that is written."""
-    return field.compute and field.store and not field.readonly and field.type != "one2many"
+    return field.compute and field.store and not field.readonly
 
 
 def _group_equal(writes):

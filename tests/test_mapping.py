@@ -3,7 +3,7 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from unittest.mock import patch
 
-from odoo.exceptions import ValidationError
+from odoo.exceptions import UserError, ValidationError
 from odoo.fields import Command
 from odoo.tests import new_test_user, tagged
 from odoo.tools import mute_logger
@@ -841,6 +841,21 @@ class TestUnchanged(MappingCase):
         with self.counted("mail.activity.plan.template") as writes:
             self.handle(alone, "PUT", {"summary": "own", "days": 5}, ref=str(second.id))
         self.assertEqual([values for _records, values in writes], [{"delay_count": 5}])
+
+    def test_equal_values_of_lines_that_odoo_would_compute_anew(self):
+        """Also where it is the record they belong to that makes it compute them; what cannot be kept is refused."""
+        thread = self.mapping("discuss.channel", ("name", "name"), ("group_public_id", "group"), name="Thread")
+        threads = {"value_type": "relational", "mapping_config_id": thread.id}
+        fields = (("name", "name"), ("group_public_id", "group"), ("sub_channel_ids", "threads", threads))
+        config = self.config("discuss.channel", *fields, endpoint="t-channels")
+        groups = self.env["res.groups"].create([{"name": "A"}, {"name": "B"}])
+        channels = self.env["discuss.channel"]
+        channel = channels.create({"name": "C", "channel_type": "channel", "group_public_id": groups[0].id})
+        values = {"name": "T", "parent_channel_id": channel.id, "group_public_id": groups[0].id}
+        channels.create(values | {"channel_type": "channel"})
+        threads = [{"name": "T", "group": groups[0].id}]
+        with self.assertRaisesRegex(UserError, "Cannot change authorized group of sub-channel"):
+            self.handle(config, "PUT", {"name": "C", "group": groups[1].id, "threads": threads})
 
 
 @tagged("-at_install", "post_install")
