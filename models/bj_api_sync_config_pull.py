@@ -2,6 +2,7 @@ from odoo import api, fields, models
 from odoo.exceptions import UserError
 from odoo.fields import Command
 
+from ..tools import transaction
 from ..tools.notification import notify
 from .bj_api_sync_config import MANAGER, PLACEHOLDER
 
@@ -159,7 +160,7 @@ class BjApiSyncConfig(models.Model):
         config = self.sudo()
         if not config.is_pull:
             raise UserError(self.env._("%(config)s sends records: switch on Pull Records first.", config=config.name))
-        return self.env["bj.api.sync.push"]._insist(self.env["bj.api.sync.pull"]._pull, config)
+        return transaction.retry_if_scheduled(self.env, self.env["bj.api.sync.pull"]._pull, config)
 
     def _notify_pulled(self, result):
         """Make the notification of a pull.

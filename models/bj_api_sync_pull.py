@@ -79,7 +79,7 @@ class BjApiSyncPull(models.AbstractModel):
         :rtype: Pulled
         """
         result, push, end = Pulled(), self.env["bj.api.sync.push"], time.monotonic() + SECONDS
-        push._commit(0, 0)  # what we see from here on has what other runs left
+        transaction.commit_progress(self.env, 0, 0)  # what we see from here on has what other runs left
         for number in range(1, PAGES + 1):
             state = self._begin_page(config, result)
             if state is None:
@@ -193,7 +193,7 @@ class BjApiSyncPull(models.AbstractModel):
 
         Where the caller has the transaction, it cannot.
         """
-        if not self.env["bj.api.sync.push"]._may_commit():
+        if not transaction.may_commit(self.env):
             return
         plan, former = self.env["bj.api.sync.mapper"]._plan(config.id, "in"), config.pull_state
         objects = [item for item in items if isinstance(item, dict)]

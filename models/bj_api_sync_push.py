@@ -1,13 +1,12 @@
 from datetime import datetime
-from functools import partial
 
 from psycopg2.extras import Json
 
 from odoo import api, models
-from odoo.service.model import retrying
 from odoo.tools import SQL
 
 from ..exceptions import CannotSend
+from ..tools import transaction
 
 #: records that are queued, and committed, together
 PAGE = 1000
@@ -35,9 +34,9 @@ class BjApiSyncPush(models.AbstractModel):
 
         :param config: an outbound configuration
         """
-        self._insist(self._enqueue_changed, config)
+        transaction.retry_if_scheduled(self.env, self._enqueue_changed, config)
         if config.active and config.deletion_url:
-            self._insist(self._enqueue_gone, config)
+            transaction.retry_if_scheduled(self.env, self._enqueue_gone, config)
 
     @api.model
     def _enqueue_changed(self, config):
@@ -55,7 +54,8 @@ class BjApiSyncPush(models.AbstractModel):
             self._enqueue_chosen(config, model.with_context(active_test=False).search([]).ids)
             return
         horizon = self._get_horizon()
-        self._commit(0, 0)  # what we see from here on has all that was committed before we looked at the clock
+        # what we see from here on has all that was committed before we looked at the clock
+        transaction.commit_progress(self.env, 0, 0)
         state = {key: value for key, value in (config.push_state or {}).items() if key != "error"}
         if not state:
             state = {"since": horizon.isoformat(), "last_id": 0, "count": 0, "seen": {}}
@@ -125,7 +125,7 @@ class BjApiSyncPush(models.AbstractModel):
             deliveries._insert(config, requests, "unlink")
             pushed._forget(config, [key for key, _keys in rows])
             deliveries._wake_up()
-            self._commit(len(rows), int(len(rows) == PAGE))
+            transaction.commit_progress(self.env, len(rows), len(rows) == PAGE)
 
     @api.model
     def _skip_seen(self, rows, state):
@@ -156,22 +156,4 @@ class BjApiSyncPush(models.AbstractModel):
         query = "UPDATE bj_api_sync_config SET %s = %s WHERE id = %s"
         self.env.cr.execute(SQL(query, SQL.identifier(name), Json(state), config.id))
         config.invalidate_recordset()
-        self._commit(done, int(left))
-
-    @api.model
-    def _may_commit(self):
-        """Tell whether this is a scheduled action, or the caller says so; else all of it is one transaction."""
-        return bool(self.env.context.get("ir_cron_progress_id") or self.env.context.get("bj_api_sync_commit"))
-
-    @api.model
-    def _commit(self, done, left):
-        if self._may_commit():
-            self.env["ir.cron"]._commit_progress(done, remaining=left)
-
-    @api.model
-    def _insist(self, work, config):
-        """Do work in pages; again, from the last one on, if it meets with a change of the same records.
-
-        Requests are done again by Odoo, scheduled actions are not.
-        """
-        return retrying(partial(work, config), self.env) if self._may_commit() else work(config)
+        transaction.commit_progress(self.env, done, left)

@@ -1,10 +1,11 @@
 from datetime import datetime, timedelta
 from unittest.mock import patch
 
-from odoo.exceptions import UserError, ValidationError
+from odoo.exceptions import ConcurrencyError, UserError, ValidationError
 from odoo.fields import Command
+from odoo.service.model import MAX_TRIES_ON_CONCURRENCY_FAILURE
 from odoo.sql_db import db_connect
-from odoo.tests import Form, HttpCase, new_test_user, tagged
+from odoo.tests import Form, HttpCase, JsonRpcException, new_test_user, tagged
 from odoo.tools import mute_logger
 
 from ..models import bj_api_sync_pull
@@ -708,25 +709,43 @@ class TestStarting(PullCase):
 class TestPullNow(ConfigMixin, HttpCase):
     """The button, as the web client calls it."""
 
+    def setUp(self):
+        super().setUp()
+        self.receiver = self.enterContext(Receiver())
+        self.env["ir.config_parameter"].set_param("bj_api_sync.allowed_hosts", "127.0.0.1")
+        self.pull_config = self.config(
+            "res.partner",
+            ("ref", "number"),
+            ("name", "name"),
+            request_type="out",
+            http_method_ids=self.methods("GET"),
+            request_url=f"{self.receiver.url}/members",
+            is_pull=True,
+            pull_items_key="members",
+            pull_paging="page",
+            pull_next_key="meta.next_page",
+        )
+        self.authenticate("admin", "admin")
+
+    def press(self):
+        params = {"model": "bj.api.sync.config", "method": "action_pull", "args": [self.pull_config.ids], "kwargs": {}}
+        return self.make_jsonrpc_request("/web/dataset/call_button/bj.api.sync.config/action_pull", params)
+
     def test_button(self):
-        with Receiver() as receiver:
-            self.env["ir.config_parameter"].set_param("bj_api_sync.allowed_hosts", "127.0.0.1")
-            config = self.config(
-                "res.partner",
-                ("ref", "number"),
-                ("name", "name"),
-                request_type="out",
-                http_method_ids=self.methods("GET"),
-                request_url=f"{receiver.url}/members",
-                is_pull=True,
-                pull_items_key="members",
-                pull_paging="page",
-                pull_next_key="meta.next_page",
-            )
-            self.authenticate("admin", "admin")
-            for created, updated in ((250, 0), (0, 250)):
-                params = {"model": config._name, "method": "action_pull", "args": [config.ids], "kwargs": {}}
-                answer = self.make_jsonrpc_request("/web/dataset/call_button/bj.api.sync.config/action_pull", params)
-                self.assertIn(f"{created} created, {updated} updated, 0 failed.", answer["params"]["message"])
-            self.assertEqual(len(receiver.requests), 6)
+        for created, updated in ((250, 0), (0, 250)):
+            message = self.press()["params"]["message"]
+            self.assertIn(f"{created} created, {updated} updated, 0 failed.", message)
+        self.assertEqual(len(self.receiver.requests), 6)
         self.assertEqual(self.env["res.partner"].search_count([("ref", "=like", "M-%")]), 250)
+
+    def test_page_that_always_meets_with_a_change(self):
+        """Odoo does a request again by itself: doing so inside as well would ask the other system 25 times."""
+        room = type(self.env["bj.api.sync.pull"])
+        with (
+            patch.object(room, "_lock", side_effect=ConcurrencyError("changed")),
+            patch("odoo.service.model.time.sleep"),
+            mute_logger("odoo.http"),
+            self.assertRaises(JsonRpcException),
+        ):
+            self.press()
+        self.assertEqual(len(self.receiver.requests), MAX_TRIES_ON_CONCURRENCY_FAILURE)

@@ -6,7 +6,7 @@ from odoo.fields import Command
 from odoo.tests import Form, new_test_user, tagged
 
 from ..models import bj_api_sync_push
-from ..tools import signature
+from ..tools import signature, transaction
 from .test_delivery import DeliveryCase
 
 
@@ -301,14 +301,14 @@ class TestScheduledPush(DeliveryCase):
         self.assertEqual(len(self.run_cron()), 5)
 
     def test_archived_between_two_pages(self):
-        def archive(_push, done, _left):
+        def archive(_env, done, _left):
             self.config.active = not done
 
         partners = self.env["res.partner"].with_context(active_test=False)
         page = partners.search_count([("id", "<=", self.partners[1].id)])
         with (
             patch.object(bj_api_sync_push, "PAGE", page),
-            patch.object(type(self.env["bj.api.sync.push"]), "_commit", archive),
+            patch.object(transaction, "commit_progress", archive),
         ):
             self.cron.ir_actions_server_id.run()
         self.assertIn("First run: 2 records queued. Stopped: ", self.config.push_progress)

@@ -1,4 +1,4 @@
-"""Transactions beside that of the environment, and locks that come before what a transaction sees.
+"""Transactions beside that of the environment, locks that come before what a transaction sees, and who may commit.
 
 Odoo's cursors are REPEATABLE READ: what others committed since a transaction began is invisible to it. Who waits for a
 lock inside of the transaction sees, once it has the lock, what was there before the wait. So one transaction waits,
@@ -12,12 +12,14 @@ import zlib
 from collections import defaultdict
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_READ_COMMITTED
 
 from odoo import SUPERUSER_ID
 from odoo.modules import module
+from odoo.service.model import retrying
 
 #: identifiers of one field that are locked one by one; of more, the field is locked as a whole, because PostgreSQL has
 #: room for 64 locks per connection on average
@@ -135,6 +137,34 @@ def rehearsal(env):
 def is_rehearsing():
     """Tell whether this thread is in a :func:`rehearsal`."""
     return _rehearsing.get()
+
+
+def may_commit(env):
+    """Tell whether this is a scheduled action, or the caller says so; else all of it is one transaction."""
+    return _is_scheduled(env) or bool(env.context.get("bj_api_sync_commit"))
+
+
+def commit_progress(env, done, left):
+    """Commit a page, where that is allowed, and tell the scheduled action how far it is.
+
+    :param odoo.api.Environment env: any
+    :param int done: what this page had
+    :param bool left: whether there is more
+    """
+    if may_commit(env):
+        env["ir.cron"]._commit_progress(done, remaining=int(left))
+
+
+def retry_if_scheduled(env, work, *args):
+    """Do work in pages; again, from the last one on, if it meets with a change of the same records.
+
+    Requests are done again by Odoo, scheduled actions are not.
+    """
+    return retrying(partial(work, *args), env) if _is_scheduled(env) else work(*args)
+
+
+def _is_scheduled(env):
+    return bool(env.context.get("ir_cron_progress_id"))
 
 
 def _ask(cr, query, parameters):
