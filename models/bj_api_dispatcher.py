@@ -30,7 +30,7 @@ CONNECTIONS = "bj_api_sync.connections_per_host"
 LEASE = 60
 #: deliveries a run has at hand per connection: enough to keep it busy, few enough to give back
 AT_HAND = 25
-#: seconds after which one that waits for a configuration, its own or another one, is looked at again
+#: seconds after which what waits for a configuration, or for another delivery, is looked at again
 PAUSED = 60
 #: seconds after which bookkeeping is tried again: a server that restarts is back before leases end
 PAUSES = (0.5, 1, 2, 4, 8, 16)
@@ -52,17 +52,19 @@ UNTOLD = f"""
          WHERE e.record_id = d.record_id AND e.model = d.model AND e.target = d.target AND e.id < d.id
            AND e.operation <> 'unlink')
 """
-#: what there is to know of a pair of target and configuration
+#: open deliveries of a pair of target and configuration
+OF_PAIR = f"FROM bj_api_delivery AS d WHERE {OPEN_SQL} AND d.target = pair.target AND d.config_id = pair.config_id"
+#: what there is to know of a pair
 FACTS = f"""
     SELECT pair.target, pair.config_id, c.coalesce_pending, c.authorization_type, t.failures,
            c.connection_timeout + c.read_timeout AS patience,
            extract(epoch FROM greatest(t.paused_until - {NOW_SQL}, t.probe_until - {NOW_SQL}, interval '0')) AS pause,
-           (SELECT extract(epoch FROM min(next_attempt) - {NOW_SQL}) FROM bj_api_delivery AS d
-             WHERE {OPEN_SQL} AND d.target = pair.target AND d.config_id = pair.config_id
-               AND next_attempt > {NOW_SQL}) AS wait,
-           EXISTS (SELECT FROM bj_api_delivery AS d
-             WHERE {OPEN_SQL} AND d.target = pair.target AND d.config_id = pair.config_id
-               AND next_attempt <= {NOW_SQL} AND NOT ({UNTOLD})) AS is_due
+           -- until one more is due, or those are looked at again that are due and wait for others
+           extract(epoch FROM least(
+               (SELECT min(next_attempt) {OF_PAIR} AND next_attempt > {NOW_SQL}),
+               (SELECT {NOW_SQL} + interval '{PAUSED}s' {OF_PAIR} AND next_attempt <= {NOW_SQL} LIMIT 1)
+           ) - {NOW_SQL}) AS wait,
+           EXISTS (SELECT {OF_PAIR} AND next_attempt <= {NOW_SQL} AND NOT ({UNTOLD})) AS is_due
       FROM pair
       JOIN bj_api_sync_config AS c ON c.id = pair.config_id AND c.active AND c.is_paused IS NOT TRUE
        AND c.request_type = 'out' AND c.is_pull IS NOT TRUE
@@ -231,11 +233,11 @@ class BjApiDispatcher(models.AbstractModel):
         run.claimed, waits = [], []
         for pair in self.env.execute_query_dict(SQL(PAIRS)):
             rest, room = float(pair["pause"] or 0), run.get_room(pair["target"])
-            waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"] or PAUSED)))
+            waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"])))
             if waits[-1] or not room:
                 continue
             jobs, token_wait = self._take(run, pair, room)
-            waits[-1] = 0 if jobs else token_wait or max(float(pair["wait"] or 0), 1)
+            waits[-1] = 0 if jobs else token_wait or max(float(pair["wait"]), 1)
             run.claimed += jobs
         return min(waits, default=None)
 

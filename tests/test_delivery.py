@@ -626,6 +626,17 @@ class TestDispatch(DeliveryCase):
         self.assertEqual([request.json["name"] for request in self.receiver.requests][-2:], ["Partner 1", "Second"])
         self.assertEqual(len(self.receiver.requests), 4)
 
+    def test_one_deletion_behind_another_configuration(self):
+        gone = self.make_config(method="DELETE", path="/partners/{code}", name="Gone")
+        delivery, deletion = self.enqueue(), gone._enqueue(self.partner, "unlink")
+        self.assertEqual(self.send_one(deletion), ("pending", 60))
+        delivery.next_attempt = datetime.now() + timedelta(hours=1)
+        self.assertEqual(self.send_one(deletion), ("pending", 60), "it may be sent before, by Retry")
+        delivery.next_attempt = datetime.now()
+        self.assertEqual(self.send_one(delivery), ("sent", None))
+        self.assertEqual(self.send_one(deletion), ("sent", None))
+        self.assertEqual([request.method for request in self.receiver.requests], ["POST", "DELETE"])
+
     def test_one_that_must_not_be_sent(self):
         delivery = self.enqueue()
         self.config.action_pause()

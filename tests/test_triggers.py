@@ -145,11 +145,23 @@ class TestTriggers(DeliveryCase):
         with patch.object(type(self.env["bj.api.dispatcher"]), "_plan_next") as plan_next:
             self.dispatch()
         self.assertEqual((deletion.state, plan_next.call_args.args), ("pending", (60,)))
-        state, _message, wait = self.env["bj.api.dispatcher"]._send_one(deletion.id)
-        self.assertEqual((state, round(wait)), ("pending", 60))
         self.config.action_resume()
         self.dispatch()
         self.assertEqual([request.method for request in self.receiver.requests], ["POST", "DELETE"])
+
+    def test_deletion_is_looked_at_again_whenever_others_are_due(self):
+        """Hours until another delivery of its configuration is tried again are not its own."""
+        gone = self.make_config(method="DELETE", path="/partners/{code}", name="Gone")
+        gone._enqueue(self.partners[1], "unlink").next_attempt = datetime.now() + timedelta(hours=1)
+        self.config.is_paused = True
+        self.enqueue()
+        gone._enqueue(self.partner, "unlink")
+        waiting = gone._enqueue(self.partners[1], "unlink")  # for the one before
+        for is_blocked in (True, False):
+            with patch.object(type(self.env["bj.api.dispatcher"]), "_plan_next") as plan_next:
+                self.dispatch()
+            self.assertEqual(plan_next.call_args.args, (60,), is_blocked)
+            waiting.action_cancel()
 
     def test_server_action_in_the_menu(self):
         action = self.create_trigger(kind="ir.actions.server")
