@@ -163,6 +163,18 @@ class TestTriggers(DeliveryCase):
             self.assertEqual(plan_next.call_args.args, (60,), is_blocked)
             waiting.action_cancel()
 
+    def test_deletion_behind_what_is_archived(self):
+        """What will perhaps never be sent is not waited for, unless it is on the way."""
+        gone = self.make_config(method="DELETE", path="/partners/{code}", name="Gone")
+        delivery, deletion = self.enqueue(), gone._enqueue(self.partner, "unlink")
+        delivery.write({"state": "sending", "claim": "other", "next_attempt": datetime.now() + timedelta(minutes=1)})
+        self.config.active = False
+        self.dispatch()
+        self.assertEqual(deletion.state, "pending")
+        delivery.next_attempt = datetime.now()
+        self.dispatch()
+        self.assertEqual((delivery.state, deletion.state), ("sending", "sent"))
+
     def test_server_action_in_the_menu(self):
         action = self.create_trigger(kind="ir.actions.server")
         self.assertEqual(action.binding_model_id.model, "res.partner")
