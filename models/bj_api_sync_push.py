@@ -43,7 +43,9 @@ class BjApiSyncPush(models.AbstractModel):
         try:
             self._enqueue_from_place(config)
         except CannotSend as exc:
-            self.env["bj.api.sync.outbound"]._log_skipped(config, [self.env[config.model_name]], str(exc), exc.status)
+            outbound = self.env["bj.api.sync.outbound"]
+            request = outbound._prepare_request(config, self.env[config.model_name])
+            outbound._log(config, request, status=exc.status, error_message=str(exc))
             if config.push_state:
                 self._keep(config, config.push_state | {"error": str(exc)}, 0, 0)
 
@@ -51,7 +53,7 @@ class BjApiSyncPush(models.AbstractModel):
     def _enqueue_from_place(self, config):
         model = self.env[config.model_name].sudo()
         if not model._log_access:
-            self._enqueue_chosen(config, model.with_context(active_test=False).search([]).ids)
+            self._enqueue_inside(config, model.with_context(active_test=False).search([]).ids)
             return
         horizon = self._get_horizon()
         # what we see from here on has all that was committed before we looked at the clock
@@ -81,7 +83,7 @@ class BjApiSyncPush(models.AbstractModel):
         """The first run: all records, by id. Stopped, it goes on where it was."""
         while rows := self._fetch(model, SQL("id > %s", state["last_id"]), SQL("id")):
             _new, seen = self._skip_seen(rows, state)
-            count = self._enqueue_chosen(config, [record_id for record_id, _date in rows], "create")
+            count = self._enqueue_inside(config, [record_id for record_id, _date in rows], "create")
             state = dict(state, last_id=rows[-1][0], count=state["count"] + count, seen=seen)
             self._keep(config, state, len(rows), len(rows) == PAGE)
         return {"since": state["since"], "seen": state["seen"]}
@@ -94,7 +96,7 @@ class BjApiSyncPush(models.AbstractModel):
             place = (date, record_id)
             new, seen = self._skip_seen(rows, state)
             if new:
-                self._enqueue_chosen(config, new)
+                self._enqueue_inside(config, new)
             state = dict(state, seen=seen)
             self._keep(config, state, len(new), len(rows) == PAGE)
         floor = horizon.isoformat()
@@ -102,8 +104,8 @@ class BjApiSyncPush(models.AbstractModel):
         self._keep(config, {"since": floor, "seen": seen}, 0, 0)
 
     @api.model
-    def _enqueue_chosen(self, config, record_ids, operation="write"):
-        """Queue those of some records that are to be sent; nobody asked for the others, so no log tells of them.
+    def _enqueue_inside(self, config, record_ids, operation="write"):
+        """Queue records that are inside the filter domain; nobody asked for the others, so no log tells of them.
 
         :return: how many are
         :rtype: int
