@@ -56,18 +56,6 @@ class RecordConflict(BadPayload):
     http_status = 409
 
 
-class CannotSend(UserError):
-    """A configuration sends nothing: it is archived, or cannot select records any more.
-
-    :param str message: why
-    :param str status: that of the log: ``skipped``, or ``error`` where something is to be mended
-    """
-
-    def __init__(self, message, status):
-        super().__init__(message)
-        self.status = status
-
-
 class PreconditionFailed(BadPayload):
     """The record is not as the caller knows it (RFC 9110 section 13.1.1)."""
 
@@ -91,3 +79,15 @@ class KeyReused(BadPayload):
     """An idempotency key came with another request than its first one."""
 
     http_status = 422
+
+
+class CannotSend(UserError):
+    """A configuration sends nothing: it is archived, inbound or of another model, or cannot select records any more.
+
+    :param str message: why
+    :param str status: that of the log: ``skipped``, or ``error`` where something is to be mended
+    """
+
+    def __init__(self, message, status):
+        super().__init__(message)
+        self.status = status
