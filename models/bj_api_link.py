@@ -293,20 +293,31 @@ class BjApiLink(models.Model):
         self._note(config, "out", states, ids)
 
     @api.model
-    def _note_pushed(self, config, items, is_sent):
-        """Note what was sent at once, without a delivery; without success, nobody knows what the other system has.
+    def _read_pushed(self, config, items):
+        """Read what is to be sent at once, all together and before it is: then nothing fails that was sent.
 
         :param items: (record, payload, problem)
+        :return: record id -> hash, record identifier, hash of the values
+        :rtype: dict[int, tuple[str, str | None, str]]
         """
         if not config._is_two_way():
-            return
-        plan, hashes = self.env["bj.api.sync.mapper"]._plan(config.id), {}
-        states = self._condense(plan, items)
-        if is_sent:
-            known = self._read_sent(config, [(record.id, payload) for record, payload, _problem in items])
-            hashes = {record_id: _hash(values) for record_id, [values] in known.items()}
-        else:  # a state that none is equal to
-            states = {record_id: (f"{state.partition(':')[0]}:", key) for record_id, (state, key) in states.items()}
+            return {}
+        states = self._condense(self.env["bj.api.sync.mapper"]._plan(config.id), items)
+        known = self._read_sent(config, [(item[0].id, item[1]) for item in items if item[0].id in states])
+        return {record_id: (*states[record_id], _hash(values)) for record_id, [values] in known.items()}
+
+    @api.model
+    def _note_pushed(self, config, told, is_sent):
+        """Note what was sent at once, without a delivery; without success, nobody knows what the other system has.
+
+        :param told: from :meth:`_read_pushed`
+        """
+        states, hashes = {}, {}
+        for record_id, (state, key, values) in told.items():
+            if is_sent:
+                states[record_id], hashes[record_id] = (state, key), values
+            else:  # a state that none is equal to
+                states[record_id] = (f"{state.partition(':')[0]}:", key)
         self._note(config, "out", states, hashes=hashes)
 
     @contextmanager
@@ -493,7 +504,7 @@ class BjApiLink(models.Model):
         :return: record id -> the values of each of its payloads
         :rtype: dict[int, list[dict]]
         """
-        mapper, known = self.env["bj.api.sync.mapper"], defaultdict(list)
+        mapper, known = self.sudo().env["bj.api.sync.mapper"], defaultdict(list)  # the same whoever asks
         plan = _readable(mapper._plan(config.id))
         rows = [Row(plan, item, record_id=record_id) for item, (record_id, _payload) in enumerate(items)]
         mapper._fill(plan, Batch.of([payload for _record_id, payload in items]), rows)

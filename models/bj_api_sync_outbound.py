@@ -60,9 +60,9 @@ class BjApiSyncOutbound(models.AbstractModel):
         if kept is None:
             return Result(error=message, results=[], skipped=len(skipped))
         items = self._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), kept) if kept else []
-        by_id = {item[0].id: item for item in items}
+        told = self.env["bj.api.link"]._read_pushed(config, items)
         results = [
-            self._push_request(config, kept, request, timeout, [by_id[record_id] for record_id in request.record_ids])
+            self._push_request(config, kept, request, timeout, told)
             for request in self._prepare_requests(config, items)
         ]
         return Result.of(results, skipped=len(skipped))
@@ -115,13 +115,14 @@ class BjApiSyncOutbound(models.AbstractModel):
             raise CannotSend(message, "error") from exc
 
     @api.model
-    def _push_request(self, config, records, request, timeout, items):
+    def _push_request(self, config, records, request, timeout, told):
         if request.error:
             self._log(config, request, status="error", error_message=request.error)
             return Result(error=request.error, record_ids=request.record_ids)
         exchange = self.env["bj.api.sync.client"]._send(config, request, timeout)
         note, is_sent = exchange.error, exchange.outcome == "success"
-        self.env["bj.api.link"]._note_pushed(config, items, is_sent)
+        told = {record_id: told[record_id] for record_id in request.record_ids if record_id in told}
+        self.env["bj.api.link"]._note_pushed(config, told, is_sent)
         if is_sent:
             note = self._read_back(config, records.browse(request.record_ids), exchange)
         self._log_exchange(config, request, exchange, note)
