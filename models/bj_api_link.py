@@ -75,7 +75,9 @@ class BjApiLink(models.Model):
     direction = fields.Selection([("in", "Came In"), ("out", "Went Out")], "Last Exchange", required=True)
     in_date = fields.Datetime("Came in on")
     in_hash = fields.Char("Hash of What Came In")
-    payload_hash = fields.Char("Hash of the Last Values", help="Of what came in, as it was to be written.")
+    payload_hash = fields.Char(
+        "Hash of the Last Values", help="Of what came in last, or was sent at once since, as values."
+    )
     out_date = fields.Datetime("Went out on", help="When it was queued.")
     out_hash = fields.Char("Hash of What Went Out")
     delivery_id = fields.Many2one("bj.api.delivery", "Last Delivery", ondelete="set null", index="btree_not_null")
@@ -213,7 +215,7 @@ class BjApiLink(models.Model):
 
         :param states: from :meth:`_get_states`
         :param delivery_ids: record id -> id of the delivery
-        :param hashes: record id -> hash of the values that came in
+        :param hashes: record id -> hash of the values that came in, or were sent at once
         """
         if not states:
             return
@@ -384,10 +386,7 @@ class BjApiLink(models.Model):
         waiting = {link.record_id for link in links if link.conflict_date}
         open_ids = set(links.mapped("record_id")) - (waiting & whole - changing)
         disputed = links.filtered(lambda link: link.record_id in changing | waiting & open_ids)
-        repeated = disputed._filter_repeated(config, {record_id: row for record_id, (row, _payload) in by_id.items()})
-        for link in repeated:
-            by_id[link.record_id][0].kept = self.env._("Not written: nothing is new but what was changed here since.")
-        disputed -= repeated
+        disputed = disputed._filter_news(config, by_id)
         records = self.env[plan.model].browse(disputed.mapped("record_id"))
         verdicts = {
             link: link._decide(policy, plan, by_id[record.id][1], record)
@@ -458,19 +457,34 @@ class BjApiLink(models.Model):
         nested = [value for some in values for value in some if value is not None]
         return all(isinstance(value, dict) for value in nested) and self._is_whole(own.mapping, line.mapping, nested)
 
-    def _filter_repeated(self, config, rows):
-        """Return those of which nothing comes in but what the other system told last or, if something of ours arrived
-        after that, but what it was, or what may have arrived since.
+    def _filter_news(self, config, by_id):
+        """Return those of which news comes in; what is none is not written.
 
-        So it is with each pull of all records, and with systems that post back what they get. What is here because of
-        them, and sent again, is no change to keep from them: two that collide would end with each other's state.
+        None is what the other system told last or, if something of ours arrived after that, what it was, or what may
+        have arrived since. So it is with each pull of all records, and with systems that post back what they get. What
+        is here because of them, and sent again, is no change to keep from them: two that collide would end with each
+        other's state.
 
-        :param rows: record id -> row
+        :param by_id: record id -> row, payload
         """
         links = self.filtered(lambda link: not link.conflict_date and not link.resent)
         if not links:
-            return links
-        self.env.cr.execute(SQL(ARRIVED, links=list(links._ids), ids=links.mapped("record_id")))
+            return self
+        replaced, known = links._read_arrived(config)
+        for link in links:
+            row, _payload = by_id[link.record_id]
+            is_last = link.record_id not in replaced and link.payload_hash == _hash(_tell(row))
+            if is_last or self._is_repeated(row, known[link.record_id]):
+                row.kept = self.env._("Not written: nothing is new but what was changed here since.")
+        return self.filtered(lambda link: not by_id[link.record_id][0].kept)
+
+    def _read_arrived(self, config):
+        """Read what arrived there since the values that are known, or may have.
+
+        :return: the ids of the records whose known values it replaced, record id -> the values of each
+        :rtype: tuple[set, dict[int, list[dict]]]
+        """
+        self.env.cr.execute(SQL(ARRIVED, links=list(self._ids), ids=self.mapped("record_id")))
         replaced, arrived = set(), defaultdict(list)
         for record_id, delivery_id, is_sent in self.env.cr.fetchall():
             if is_sent:
@@ -479,22 +493,19 @@ class BjApiLink(models.Model):
             arrived[record_id].append(delivery_id)
         places = [(record_id, delivery_id) for record_id, ids in arrived.items() for delivery_id in ids]
         deliveries = self.env["bj.api.delivery"].sudo().browse(delivery_id for _record_id, delivery_id in places)
-        known = self._read_sent(
-            config, [(place[0], each._get_payload(place[0])) for place, each in zip(places, deliveries, strict=True)]
-        )
+        items = [(place[0], each._get_payload(place[0])) for place, each in zip(places, deliveries, strict=True)]
+        return replaced, self._read_sent(config, items)
 
-        def is_repeated(link):
-            row = rows[link.record_id]
-            told, record = _tell(row), self.env[row.plan.model].browse(row.record_id)
-            if link.record_id not in replaced and link.payload_hash == _hash(told):
-                return True
-            changes = self.env["bj.api.sync.mapper"]._get_changes(row, record)
-            names = [name for name, value in row.vals.items() if name in changes or isinstance(value, Links)]
-            return any(
-                all(name in values and values[name] == told[name] for name in names) for values in known[record.id]
-            )
+    @api.model
+    def _is_repeated(self, row, sent):
+        """Tell whether what a row would change is as it was sent.
 
-        return links.filtered(is_repeated)
+        :param sent: from :meth:`_read_sent`
+        """
+        told, record = _tell(row), self.env[row.plan.model].browse(row.record_id)
+        changes = self.env["bj.api.sync.mapper"]._get_changes(row, record) if sent else {}
+        names = [name for name, value in row.vals.items() if name in changes or isinstance(value, Links)]
+        return any(all(name in values and values[name] == told[name] for name in names) for values in sent)
 
     @api.model
     def _read_sent(self, config, items):

@@ -62,7 +62,7 @@ class TwoWayCase(DeliveryCase, HttpCase):
             config.line_ids = [Command.create(values)]
         self.config.filter_domain = "[('ref', '!=', False), ('parent_id', '=', False)]"
 
-    def add_country(self, **values):
+    def add_country(self):
         """Have both sides tell of the country, by a Mapping Model; how it comes in is at its defaults."""
         ref = self.env["ir.model.fields"]._get
         code = {"field_id": ref("res.country", "code").id, "external_key": "iso", "is_record_identifier": True}
@@ -76,8 +76,8 @@ class TwoWayCase(DeliveryCase, HttpCase):
         )
         line = {"external_key": "country", "value_type": "relational", "mapping_config_id": country.id}
         line |= {"field_id": ref("res.partner", "country_id").id}
-        self.config.line_ids = [Command.create(line)]
-        self.inbound.line_ids = [Command.create(line | values)]
+        for config in (self.config, self.inbound):
+            config.line_ids = [Command.create(line)]
         self.partner.country_id = self.env.ref("base.at")
 
     def receive(self, payload=None, code="P1", status=200, method="PATCH", **headers):
