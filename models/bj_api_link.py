@@ -657,9 +657,9 @@ def _dump(value):
 
 
 def _tell(value):
-    """Return the values of a row, nested ones included, so that they can be compared."""
+    """Return the values of a row, nested ones included, so that they can be compared, however lines are sorted."""
     if isinstance(value, Row):
-        return {name: _tell(each) for name, each in value.vals.items()}
+        return {name: _tell(each) for name, each in sorted(value.vals.items())}
     if isinstance(value, Links):
         return [(target.key, _tell(target)) if isinstance(target, Row) else target for target in value.targets]
     return value

@@ -263,6 +263,24 @@ class TestEcho(TwoWayCase):
                 self.receive(WHOLE | {"code": "P1", "name": name})
                 self.assertEqual(self.partner.name, left)
 
+    def push_at_once(self, name, left):
+        """Change the name, send that at once, and leave another one that waits."""
+        self.rule.active = False
+        self.partner.name = name
+        self.push()
+        self.rule.active = True
+        self.partner.name = left
+        self.queued()
+        return self.receiver.requests[-1].json
+
+    def test_sent_at_once_in_another_order(self):
+        """How the lines of one side are sorted is no difference."""
+        self.receive({"name": "A"})
+        for sequence, line in enumerate(reversed(self.inbound.line_ids)):
+            line.sequence = sequence
+        self.receive(self.push_at_once("B", "C"))
+        self.assertEqual(self.partner.name, "C")
+
     def test_sent_at_once_by_anybody(self):
         """Who pushes need not be able to read what is sent, and makes no difference."""
         self.add_country()
