@@ -306,7 +306,7 @@ class BjApiLink(models.Model):
             return {}
         states = self._condense(self.env["bj.api.sync.mapper"]._plan(config.id), items)
         known = self._read_sent(config, [(item[0].id, item[1]) for item in items if item[0].id in states])
-        return {record_id: (*states[record_id], _hash(values)) for record_id, [values] in known.items()}
+        return {record_id: (*states[record_id], _hash(_tell(row))) for record_id, [row] in known.items()}
 
     @api.model
     def _note_pushed(self, config, told, is_sent):
@@ -481,8 +481,8 @@ class BjApiLink(models.Model):
     def _read_arrived(self, config):
         """Read what arrived there since the values that are known, or may have.
 
-        :return: the ids of the records whose known values it replaced, record id -> the values of each
-        :rtype: tuple[set, dict[int, list[dict]]]
+        :return: the ids of the records whose known values it replaced, record id -> what did
+        :rtype: tuple[set, dict[int, list[Row]]]
         """
         self.env.cr.execute(SQL(ARRIVED, links=list(self._ids), ids=self.mapped("record_id")))
         replaced, arrived = set(), defaultdict(list)
@@ -502,25 +502,25 @@ class BjApiLink(models.Model):
 
         :param sent: from :meth:`_read_sent`
         """
-        told, record = _tell(row), self.env[row.plan.model].browse(row.record_id)
+        record = self.env[row.plan.model].browse(row.record_id)
         changes = self.env["bj.api.sync.mapper"]._get_changes(row, record) if sent else {}
-        names = [name for name, value in row.vals.items() if name in changes or isinstance(value, Links)]
-        return any(all(name in values and values[name] == told[name] for name in names) for values in sent)
+        vals = {name: each for name, each in row.vals.items() if name in changes or isinstance(each, Links)}
+        return any(_repeats(Row(row.plan, row.item, vals=vals), known) for known in sent)
 
     @api.model
     def _read_sent(self, config, items):
-        """Read what was sent as if it came in, by our own mapping.
+        """Read what was sent as if it came in, by our own keys.
 
         :param items: (record id, payload)
-        :return: record id -> the values of each of its payloads
-        :rtype: dict[int, list[dict]]
+        :return: record id -> a row for each of its payloads
+        :rtype: dict[int, list[Row]]
         """
         mapper, known = self.sudo().env["bj.api.sync.mapper"], defaultdict(list)  # the same whoever asks
-        plan = _readable(mapper._plan(config.id))
+        plan = _readable(mapper._plan(config.id), mapper._plan(config.counterpart_id.id, "in"))
         rows = [Row(plan, item, record_id=record_id) for item, (record_id, _payload) in enumerate(items)]
         mapper._fill(plan, Batch.of([payload for _record_id, payload in items]), rows)
         for row in rows:
-            known[row.record_id].append(_tell(row))
+            known[row.record_id].append(row)
         return known
 
     def _decide(self, policy, plan, payload, record):
@@ -665,14 +665,31 @@ def _tell(value):
     return value
 
 
-def _readable(plan):
-    """Return an outbound plan that reads what it made: without scripts, which have one direction, and all of links."""
-    lines = [
-        replace(line, relation_policy="upsert", mapping=line.mapping and _readable(line.mapping))
-        for line in plan.lines
-        if not line.script
-    ]
-    return replace(plan, lines=tuple(lines), exec_lines=(), strict=False)
+def _repeats(value, known):
+    """Tell whether a value is a known one; what a row does not tell of is no difference, nested ones included."""
+    if isinstance(value, Row) and isinstance(known, Row):
+        return value.key == known.key and all(
+            name in known.vals and _repeats(each, known.vals[name]) for name, each in value.vals.items()
+        )
+    if isinstance(value, Links) and isinstance(known, Links):
+        return len(value.targets) == len(known.targets) and all(map(_repeats, value.targets, known.targets))
+    return value == known
+
+
+def _readable(own, plan):
+    """Return an outbound plan that reads what it made, and takes of it what another plan would.
+
+    :param Plan own: how it was sent; scripts have but one direction
+    :param Plan plan: how it comes in
+    """
+    taken = {line.field_name: line for line in plan.lines}
+    lines = []
+    for line in own.lines:
+        other = taken.get(line.field_name)
+        if other and not line.script:
+            nested = line.mapping and other.mapping and _readable(line.mapping, other.mapping)
+            lines.append(replace(line, relation_policy=other.relation_policy, mapping=nested or line.mapping))
+    return replace(own, lines=tuple(lines), exec_lines=(), strict=False)
 
 
 def _describe(plan):

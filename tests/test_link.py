@@ -281,6 +281,17 @@ class TestEcho(TwoWayCase):
         self.receive(self.push_at_once("B", "C"))
         self.assertEqual(self.partner.name, "C")
 
+    def test_sent_at_once_with_links(self):
+        """They repeat what they got, whatever is written of what it links to."""
+        self.add_country()
+        self.receive({"name": "A"})
+        line = self.inbound.line_ids.filtered("mapping_config_id")
+        for policy in ("link", "create", "upsert"):
+            with self.subTest(policy=policy):
+                line.relation_policy = policy
+                self.receive(self.push_at_once("B", "C"))
+                self.assertEqual(self.partner.name, "C")
+
     def test_sent_at_once_by_anybody(self):
         """Who pushes need not be able to read what is sent, and makes no difference."""
         self.add_country()
@@ -570,6 +581,27 @@ class TestConflict(TwoWayCase):
         delivery = self.queued()[-1]
         self.assert_kept(next(item for item in body if item["code"] == "P1"), delivery)
         self.assertEqual(kid.name, "Ours")
+
+    def test_what_they_have_from_us_of_links(self):
+        """What is not told of a record, or does not count, is no difference."""
+        self.add_country()
+        kid = self.partner.create({"name": "Kid", "ref": "K1", "function": "Cook", "parent_id": self.partner.id})
+        self.add_kids("name", "function")
+        country = self.inbound.line_ids.filtered(lambda line: line.external_key == "country")
+        for policy, shown in (("link", {"iso": "AT", "label": "x"}), ("create", "AT"), ("upsert", {"iso": "AT"})):
+            with self.subTest(policy=policy):
+                country.relation_policy = policy
+                delivery = self.dispute("remote")
+                kid.name = "Ours"
+                self.queued()
+                told = {"name": "Agreed", "country": shown, "kids": [{"code": "K1", "name": "Kid"}]}
+                self.assert_kept(told, delivery)
+                self.assertEqual(kid.name, "Ours")
+                self.receive(told | {"kids": [{"code": "K1", "name": "Theirs"}]})
+                self.assertEqual((self.partner.name, kid.name), ("Agreed", "Theirs"))
+                kid.name = "Kid"
+                self.queued()
+                self.dispatch()
 
     def test_what_may_have_arrived(self):
         """They post back what came without an answer, or before they answer."""
