@@ -19,7 +19,7 @@ STAMPS = ("write_date", "write_uid")
 WAITING = ("pending", "failed")
 #: ours, not received by the other system: what it sent may not know of it
 UNSENT = (*WAITING, "dead")
-#: what arrived, or may have, after what came in last, in the order it did; "+ 0" has the planner look the records up
+#: what arrived, or may have, after the last values, in the order it did; "+ 0" has the planner look the records up
 ARRIVED = """
     SELECT l.record_id, d.id, d.state = 'sent'
       FROM bj_api_delivery AS d
@@ -27,7 +27,7 @@ ARRIVED = """
      WHERE l.id = ANY(%(links)s) AND d.model = l.model AND d.operation <> 'unlink'
        AND (d.record_id = ANY(%(ids)s) AND d.attempt_count > 0
             OR d.record_id IS NULL AND d.record_ids && %(ids)s AND (d.state = 'sent' OR d.claim IS NOT NULL))
-       AND (d.done_date IS NULL OR l.in_date IS NULL OR d.done_date > l.in_date)
+       AND (d.done_date IS NULL OR l.payload_date IS NULL OR d.done_date > l.payload_date)
      ORDER BY d.done_date, d.id"""
 #: how often a state is sent again in a row because of what comes in meanwhile, see `_is_agreed`
 RESENDS = 3
@@ -56,8 +56,8 @@ class BjApiLink(models.Model):
       back is not.
     * Both **agree** if the record is as it came in, or as it was sent with success: here it is the arrival that
       counts. Else it was changed here since.
-    * What comes in then is **no news** if it is what they told last, or what arrived there, or may have, after that:
-      they changed nothing, and ours stays. All else meets the conflict policy.
+    * What comes in then is **no news** if it is the last values, which they told or got at once, or what arrived there,
+      or may have, after that: they changed nothing, and ours stays. All else meets the conflict policy.
     * A hash has the shape of the mapping before it: what another mapping made cannot be compared, and is neither an
       echo nor a conflict.
     """
@@ -78,6 +78,7 @@ class BjApiLink(models.Model):
     payload_hash = fields.Char(
         "Hash of the Last Values", help="Of what came in last, or was sent at once since, as values."
     )
+    payload_date = fields.Datetime("Date of the Last Values")
     out_date = fields.Datetime("Went out on", help="When it was queued.")
     out_hash = fields.Char("Hash of What Went Out")
     delivery_id = fields.Many2one("bj.api.delivery", "Last Delivery", ondelete="set null", index="btree_not_null")
@@ -223,9 +224,9 @@ class BjApiLink(models.Model):
         delivery_ids, hashes = dict(delivery_ids), dict(hashes)
         rows = SQL(", ").join(
             SQL(
-                "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s)",
+                "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s, %s)",
                 *(config.id, config.model_name, record_id, key, direction, state, NOW),
-                *(delivery_ids.get(record_id) or None, hashes.get(record_id)),
+                *(delivery_ids.get(record_id) or None, hashes.get(record_id), NOW if record_id in hashes else None),
             )
             for record_id, (state, key) in sorted(states.items())  # so that nobody waits for each other
         )
@@ -233,12 +234,13 @@ class BjApiLink(models.Model):
         self.env.cr.execute(
             SQL(
                 """INSERT INTO bj_api_link AS l (config_id, model, record_id, external_id, direction,
-                                                 %(hash)s, %(date)s, delivery_id, payload_hash)
+                                                 %(hash)s, %(date)s, delivery_id, payload_hash, payload_date)
                    VALUES %(rows)s
                    ON CONFLICT (config_id, record_id) DO UPDATE
                    SET model = excluded.model, external_id = coalesce(excluded.external_id, l.external_id),
                        direction = excluded.direction, %(hash)s = excluded.%(hash)s, %(date)s = excluded.%(date)s,
                        payload_hash = coalesce(excluded.payload_hash, l.payload_hash),
+                       payload_date = coalesce(excluded.payload_date, l.payload_date),
                        delivery_id = excluded.delivery_id, conflict_date = NULL, conflict_payload = NULL""",
                 rows=rows,
                 **names,

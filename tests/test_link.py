@@ -292,6 +292,28 @@ class TestEcho(TwoWayCase):
                 self.receive(self.push_at_once("B", "C"))
                 self.assertEqual(self.partner.name, "C")
 
+    def test_sent_at_once_after_a_delivery(self):
+        """What counts is what was sent last; what was not says nothing."""
+        whole = {"code": "P1", "address": {"city": "Graz"}}
+        for in_vain, told, left in (
+            (False, "A", "A"),
+            (False, "B", "B"),
+            (False, "C", "D"),
+            (True, "A", "A"),
+            (True, "B", "D"),
+            (True, "C", "C"),
+        ):
+            with self.subTest(in_vain=in_vain, told=told):
+                self.receive(whole | {"name": "A"})
+                self.partner.name = "B"
+                self.queued()
+                self.dispatch()
+                self.receiver.on("/partners", status=503 if in_vain else 200, times=1)
+                self.push_at_once("C", "D")
+                self.receive(whole | {"name": told})
+                self.assertEqual(self.partner.name, left)
+                self.sent_names()
+
     def test_sent_at_once_by_anybody(self):
         """Who pushes need not be able to read what is sent, and makes no difference."""
         self.add_country()
