@@ -4,12 +4,15 @@ They are Odoo's ``UserError``, so that the web client shows them as well, and li
 HTTP status an API answers them with (``http_status``, RFC 9110 section 15).
 """
 
-from psycopg2 import ProgrammingError
+from psycopg2 import DataError, IntegrityError, ProgrammingError
+from psycopg2.errors import ProgramLimitExceeded
 
 from odoo.exceptions import RedirectWarning, UserError
 
 #: how Odoo's business code refuses something; the message is meant for people
 REFUSALS = (UserError, RedirectWarning)
+#: how the database refuses values; the last is a text that is too long for an index
+UNSTORABLE = (IntegrityError, DataError, ProgramLimitExceeded)
 #: how its code fails on values that it is not made for, such as no password where one is hashed
 MISFITS = (
     ArithmeticError,

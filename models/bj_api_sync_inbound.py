@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import partial
 from urllib.parse import quote
 
-from psycopg2 import DataError, IntegrityError
+from psycopg2 import IntegrityError
 from psycopg2.errors import CheckViolation, ForeignKeyViolation, NotNullViolation, RestrictViolation, UniqueViolation
 
 from odoo import models
@@ -16,6 +16,7 @@ from odoo.tools import SQL, Query, ormcache
 from ..exceptions import (
     MISFITS,
     REFUSALS,
+    UNSTORABLE,
     BadPayload,
     PayloadTooLarge,
     PreconditionFailed,
@@ -641,7 +642,7 @@ class BjApiSyncInbound(models.AbstractModel):
                 with self.env.cr.savepoint():
                     results = dict(zip(pending, work(pending), strict=True))
                 break
-            except (*REFUSALS, IntegrityError, DataError) as exc:
+            except (*REFUSALS, *UNSTORABLE) as exc:
                 found = self._get_item_errors(plan, exc, pending)
             if not found:
                 results, failed = self._one_by_one(plan, pending, work)
@@ -661,7 +662,7 @@ class BjApiSyncInbound(models.AbstractModel):
             try:
                 with self.env.cr.savepoint():
                     results[index] = work([index])[0]
-            except (*REFUSALS, IntegrityError, DataError) as exc:
+            except (*REFUSALS, *UNSTORABLE) as exc:
                 errors[index] = self._get_item_errors(plan, exc, [index])[index]
         return results, errors
 
@@ -675,7 +676,7 @@ class BjApiSyncInbound(models.AbstractModel):
             return found
         if len(items) > 1:
             return {}
-        if isinstance(exc, (IntegrityError, DataError)):
+        if isinstance(exc, UNSTORABLE):
             exc = self._database_error(plan, exc)
         errors = list(getattr(exc, "errors", ())) or [{"pointer": ""}]
         status = self._get_status(exc)
@@ -694,7 +695,7 @@ class BjApiSyncInbound(models.AbstractModel):
         """Say what the database refused, and at which key. The transaction must have been rolled back.
 
         :param Plan plan: the configuration
-        :param psycopg2.Error exc: an IntegrityError or DataError
+        :param psycopg2.Error exc: one of `UNSTORABLE`
         :rtype: BadPayload
         """
         diag, message = exc.diag, exc.diag.message_primary

@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
 
-from psycopg2 import DataError, IntegrityError
+from psycopg2 import DataError
 from psycopg2 import Error as DatabaseError
 
 from odoo import api, models
 from odoo.exceptions import UserError
 from odoo.fields import Domain
 
-from ..exceptions import MISFITS, REFUSALS, CannotSend
+from ..exceptions import MISFITS, REFUSALS, UNSTORABLE, CannotSend
 from ..tools import codec, oauth
 from ..tools.result import Result
 from ..tools.transport import get_host
@@ -192,7 +192,7 @@ class BjApiSyncOutbound(models.AbstractModel):
             with self.env.cr.savepoint():
                 payloads = records.env["bj.api.sync.mapper"]._serialize(plan, records)
             return [(record, payload, "") for record, payload in zip(records, payloads, strict=True)]
-        except (UserError, IntegrityError, DataError) as exc:
+        except (UserError, *UNSTORABLE) as exc:
             if len(records) == 1:
                 return [(records, None, str(exc) if isinstance(exc, UserError) else exc.diag.message_primary)]
         half = len(records) // 2

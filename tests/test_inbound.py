@@ -1,3 +1,4 @@
+from hashlib import sha256
 from unittest.mock import patch
 
 from odoo.fields import Command
@@ -416,6 +417,15 @@ class TestInbound(ApiHttpCase):
         self.assert_answer(self.call("DELETE", "/people", {"code": "T-1"}), 200)
         self.assertEqual((self.ann.exists(), self.ann.active), (self.ann, False))
         self.assert_answer(self.call("GET", f"/people/{self.ann.id}"), 404)
+
+    def test_text_that_no_index_can_hold(self):
+        """PostgreSQL says so with an error of its own kind."""
+        name = "".join(sha256(bytes([number])).hexdigest() for number in range(100))  # nothing compresses that
+        with mute_logger("odoo.http"):
+            self.assert_answer(self.call("POST", "/people", {"code": "T-8", "name": name}), 400)
+        items = [{"code": "T-8", "name": name}, {"code": "T-9", "name": "Nine"}]
+        body = self.assert_answer(self.call("POST", "/people", items), 207)
+        self.assertEqual([(error["index"], error["code"]) for error in body["errors"]], [(0, 400)])
 
     def test_delete_in_use(self):
         self.env["res.users"].create({"name": "U", "login": "in-use", "partner_id": self.ann.id})
