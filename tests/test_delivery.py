@@ -372,10 +372,10 @@ class TestDispatch(DeliveryCase):
         good, bad = self.enqueue(self.partners[1]), self.enqueue()
         cls, original = type(self.env["bj.api.dispatcher"]), type(self.env["bj.api.dispatcher"])._read_back
 
-        def read_back(room, job, exchange):
+        def read_back(room, job, exchange, patience):
             if job.id == bad.id:
                 raise ZeroDivisionError
-            return original(room, job, exchange)
+            return original(room, job, exchange, patience)
 
         self.read_back(self.config, comment="id")
         with (
@@ -586,6 +586,20 @@ class TestDispatch(DeliveryCase):
         self.dispatch()
         self.assertEqual(set(deliveries.mapped("state")), {"sent"})
         self.assertEqual(target.failures, 0)
+
+    def test_claims_are_kept_while_answers_are_read_back(self):
+        """Each may wait for somebody who edits the record; all of them together wait as long as one."""
+        self.read_back(self.config, barcode="id")
+        self.enqueue(self.partners)
+        room, waits = type(self.env["bj.api.dispatcher"]), []
+        with (
+            patch.object(_Run, "is_renewal_due", return_value=True),
+            patch.object(room, "_renew", autospec=True) as renew,
+            patch.object(room, "_read_back", lambda room, job, exchange, patience: waits.append(patience) or ""),
+        ):
+            self.dispatch()
+        self.assertGreaterEqual(renew.call_count, 5)
+        self.assertEqual(waits, sorted(waits, reverse=True))
 
     def test_resting_target(self):
         """What was on the way when its rest began makes that no longer, but whoever sends leaves it alone."""

@@ -137,6 +137,20 @@ class TestTriggers(DeliveryCase):
         self.dispatch()
         self.assertEqual([request.method for request in self.receiver.requests], ["POST", "DELETE"])
 
+    def test_deletions_do_not_wait_for_each_other(self):
+        """Each configuration tells the change and the deletion, and only what is newest."""
+        other = self.make_config(path="/others", name="Other")
+        for config in (self.config, other):
+            config.write({"coalesce_pending": True, "deletion_url": f"{self.receiver.url}/gone/{{code}}"})
+            config._enqueue(self.partner)
+        record, keys = self.partner, {"code": "P1"}
+        self.partner.unlink()
+        for config in (self.config, other):
+            request = self.env["bj.api.sync.outbound"]._prepare_deletion(config, record, keys)
+            self.env["bj.api.delivery"]._insert(config, [request], "unlink")
+        self.dispatch()
+        self.assertEqual([request.method for request in self.receiver.requests], ["DELETE", "DELETE"])
+
     def test_deletion_behind_what_is_paused(self):
         gone = self.make_config(method="DELETE", path="/partners/{code}", name="Gone")
         self.enqueue()
