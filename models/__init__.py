@@ -35,3 +35,4 @@ from . import bj_api_idempotency_key
 from . import ir_http
 from . import ir_mail_server
 from . import res_config_settings
+from . import res_users

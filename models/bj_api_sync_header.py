@@ -9,7 +9,10 @@ HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: what a field value may not have: RFC 9110, section 5.5
 HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 #: what the sender makes of the message itself: another one would break it
-FRAMING = ("connection", "content-length", "date", "transfer-encoding")
+FRAMING = (
+    *("connection", "content-encoding", "content-length", "date", "expect", "keep-alive", "te", "trailer"),
+    *("transfer-encoding", "upgrade"),
+)
 
 
 class BjApiSyncHeader(models.Model):

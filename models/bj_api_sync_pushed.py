@@ -54,7 +54,7 @@ class BjApiSyncPushed(models.Model):
              WHERE config_id = %s AND NOT EXISTS (SELECT FROM %s AS r WHERE r.id = p.record_id)
              ORDER BY record_id LIMIT %s"""
         rows = self.env.execute_query(SQL(query, config.id, SQL.identifier(model._table), limit))
-        return [(record_id, json.loads(keys)) for record_id, keys in rows]
+        return [(record_id, json.loads(keys or "{}")) for record_id, keys in rows]
 
     @api.model
     def _forget(self, config, record_ids):
