@@ -312,16 +312,20 @@ class BjApiLink(models.Model):
 
     @api.model
     def _note_pushed(self, config, told, is_sent):
-        """Note what was sent at once, without a delivery; without success, nobody knows what the other system has.
+        """Note what was sent at once, without a delivery.
+
+        Without success, nobody knows what the other system has, unless it is what was exchanged last or is asked about.
 
         :param told: from :meth:`_read_pushed`
         """
-        states, hashes = {}, {}
-        for record_id, (state, key, values) in told.items():
-            if is_sent:
-                states[record_id], hashes[record_id] = (state, key), values
-            else:  # a state that none is equal to
-                states[record_id] = (f"{state.partition(':')[0]}:", key)
+        states = {record_id: (state, key) for record_id, (state, key, _values) in told.items()}
+        hashes = {record_id: values for record_id, (_state, _key, values) in told.items()} if is_sent else {}
+        if not is_sent:
+            for link in self._find(config, states):
+                if link.conflict_date or link[f"{link.direction}_hash"] == states[link.record_id][0]:
+                    del states[link.record_id]
+            # a state that none is equal to
+            states = {record_id: (f"{state.partition(':')[0]}:", key) for record_id, (state, key) in states.items()}
         self._note(config, "out", states, hashes=hashes)
 
     @contextmanager

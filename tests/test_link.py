@@ -249,6 +249,39 @@ class TestEcho(TwoWayCase):
                 self.assertEqual(self.partner.name, name)
                 self.link().unlink()
 
+    def test_sent_at_once_in_vain_though_known(self):
+        """What both know stays so, however it got there, and what waits for a decision keeps waiting."""
+        self.rule.active = False
+        for policy in ("odoo", "ask"):
+            for last in ("came in", "sent at once", "sent by a delivery"):
+                with self.subTest(policy=policy, last=last):
+                    self.config.conflict_policy = policy
+                    self.receive({"name": "A"})
+                    if last != "came in":
+                        self.partner.name = "B"
+                        self.push() if last == "sent at once" else self.enqueue()
+                        self.dispatch()
+                    self.receiver.on("/partners", status=503, times=1)
+                    self.assertFalse(self.push())
+                    self.assertNotIn("conflicts", self.receive())
+                    self.assertEqual(self.partner.name, "Theirs")
+        self.partner.name = "Ours"
+        self.assertIn("conflicts", self.receive({"name": "Asked"}))
+        self.receiver.on("/partners", status=503, times=1)
+        self.push()
+        self.assertTrue(self.link().conflict_date)
+
+    def test_sent_at_once_in_vain_while_it_waits(self):
+        """Once its delivery arrived, both know it."""
+        self.config.conflict_policy = "odoo"
+        self.receive({"name": "A"})
+        self.partner.name = "B"
+        self.queued()
+        self.receiver.on("/partners", status=503, times=1)
+        self.assertFalse(self.push())
+        self.assertEqual(self.sent_names()[-1], "B")
+        self.assertNotIn("conflicts", self.receive())
+
     def test_sent_at_once_and_repeated(self):
         """Theirs is what they got then; what they told before is a change of theirs."""
         for name, left in (("B", "C"), ("A", "A")):
