@@ -41,17 +41,19 @@ class IntegerArray(fields.Json):
         return list(value) if value else None
 
 
-#: whether a later delivery of one of the records was sent or is on the way, or a later state of one came in: written,
-#: or waiting for a decision; "OFFSET 0" and "+ 0" have the planner look each record up, instead of comparing all with
-#: all
+#: whether a later delivery of one of the records was sent or is on the way, or a later state of one came in, written or
+#: waiting for a decision, or was sent at once; that what the last delivery told came in again is no later state;
+#: "OFFSET 0" and "+ 0" have the planner look each record up, instead of comparing all with all
 OVERTAKEN = """
     (EXISTS (SELECT FROM bj_api_delivery AS e
               WHERE (e.record_id = ANY(d.record_ids) OR e.record_id IS NULL AND e.record_ids && d.record_ids)
                 AND e.config_id + 0 = d.config_id AND e.model = d.model AND e.id + 0 > d.id
                 AND (e.state = 'sent' OR e.claim IS NOT NULL) %s OFFSET 0)
-     OR EXISTS (SELECT FROM bj_api_link AS l
+     OR EXISTS (SELECT FROM bj_api_link AS l LEFT JOIN bj_api_delivery AS last ON last.id = l.delivery_id
                  WHERE l.config_id = d.config_id AND l.record_id = ANY(d.record_ids)
-                   AND (l.in_date > d.create_date OR l.conflict_date IS NOT NULL) OFFSET 0))"""
+                   AND (greatest(l.in_date, l.payload_date) > d.create_date
+                        AND (last.state = 'sent' AND l.in_hash = l.out_hash) IS NOT TRUE
+                        OR l.conflict_date IS NOT NULL) OFFSET 0))"""
 #: what sends again: what was cancelled on the way is on the way once more
 AGAIN = SQL(
     """state = CASE WHEN claim IS NULL THEN 'pending' ELSE 'sending' END, attempt_count = 0, done_date = NULL,

@@ -81,7 +81,13 @@ class BjApiLink(models.Model):
     payload_date = fields.Datetime("Date of the Last Values")
     out_date = fields.Datetime("Went out on", help="When it was queued.")
     out_hash = fields.Char("Hash of What Went Out")
-    delivery_id = fields.Many2one("bj.api.delivery", "Last Delivery", ondelete="set null", index="btree_not_null")
+    delivery_id = fields.Many2one(
+        "bj.api.delivery",
+        "Last Delivery",
+        ondelete="set null",
+        index="btree_not_null",
+        help="Of what went out; none if that was sent at once.",
+    )
     resent = fields.Integer("Sent Again", aggregator=None, help="In a row, because of what came in before it arrived.")
     conflict_date = fields.Datetime("Conflict since", index="btree_not_null")
     # text: a jsonb column holds neither NUL nor halves of surrogate pairs, not even escaped
@@ -124,7 +130,8 @@ class BjApiLink(models.Model):
     def _send(self):
         """Queue the records as they are when this transaction ends, whatever was told of them; no conflict is left."""
         for link in self:
-            link.resent = 0 if link.delivery_id.state in (False, "sent") else link.resent + 1
+            is_settled = link.direction == "in" or link.delivery_id.state in (False, "sent")
+            link.resent = 0 if is_settled else link.resent + 1
         self.write({"direction": "out", "out_hash": False, "conflict_date": False, "conflict_payload": False})
         for config, links in self.grouped("config_id").items():
             records = self.env[config.model_name].browse(links.mapped("record_id"))
@@ -241,7 +248,8 @@ class BjApiLink(models.Model):
                        direction = excluded.direction, %(hash)s = excluded.%(hash)s, %(date)s = excluded.%(date)s,
                        payload_hash = coalesce(excluded.payload_hash, l.payload_hash),
                        payload_date = coalesce(excluded.payload_date, l.payload_date),
-                       delivery_id = excluded.delivery_id, conflict_date = NULL, conflict_payload = NULL""",
+                       delivery_id = CASE excluded.direction WHEN 'in' THEN l.delivery_id ELSE excluded.delivery_id END,
+                       conflict_date = NULL, conflict_payload = NULL""",
                 rows=rows,
                 **names,
             )

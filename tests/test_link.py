@@ -731,6 +731,47 @@ class TestConflict(TwoWayCase):
         delivery.action_retry()
         self.assertEqual(self.sent_names()[-1], "Mine")
 
+    def send_again(self, states):
+        """Send again what is not overtaken; return the names that went."""
+        self.receiver.clear()
+        self.env["bj.api.delivery"]._redrive(self.config, states, self.queued()[0].create_date)
+        return self.sent_names()
+
+    def test_send_again_after_its_echo(self):
+        """What they tell as they got it overtakes nothing; anything else does."""
+        self.receive({"name": "A"})
+        for name in "BC":
+            self.partner.name = name
+            self.sent_names()
+        self.receive({"name": "C"})
+        self.assertEqual(self.send_again(["sent"]), ["B", "C"])
+        self.receive({"name": "D"})
+        self.assertEqual(self.send_again(["sent"]), [])
+
+    def test_send_again_after_the_echo_of_another(self):
+        """They may tell what did not arrive: it is later than what did."""
+        self.config.conflict_policy = "remote"
+        self.receive({"name": "A"})
+        self.partner.name = "B"
+        self.sent_names()
+        self.partner.name = "C"
+        self.queued()
+        for name in "DC":
+            self.receive({"code": "P1", "name": name, "address": {"city": "Graz"}})
+        self.assertEqual((self.link().in_hash, self.partner.name), (self.link().out_hash, "C"))
+        self.assertEqual(self.send_again(["sent"]), [])
+
+    def test_retry_after_it_was_sent_at_once(self):
+        """What was sent at once since is newer."""
+        delivery = self.dispute("remote", 400)
+        self.receiver.clear()
+        self.rule.active = False
+        self.partner.name = "Newer"
+        self.assertTrue(self.push())
+        with self.assertRaises(UserError):
+            delivery.action_retry()
+        self.assertEqual(self.send_again(["dead"]), [])
+
     def test_pull_of_what_they_have_from_us(self):
         pull = self.make_config("GET", "/all", name="Pull", is_pull=True)
         self.config.counterpart_id = pull
