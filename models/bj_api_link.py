@@ -21,7 +21,7 @@ WAITING = ("pending", "failed")
 UNSENT = (*WAITING, "dead")
 #: what arrived, or may have, after the last values, in the order it did; "+ 0" has the planner look the records up
 ARRIVED = """
-    SELECT l.record_id, d.id, d.state = 'sent'
+    SELECT l.record_id, d.id, d.state = 'sent', d.done_date
       FROM bj_api_delivery AS d
       JOIN bj_api_link AS l ON l.config_id = d.config_id + 0 AND l.record_id = ANY(d.record_ids)
      WHERE l.id = ANY(%(links)s) AND d.model = l.model AND d.operation <> 'unlink'
@@ -388,7 +388,7 @@ class BjApiLink(models.Model):
             for row, payload in zip(rows, payloads, strict=True)
             if row.record_id and not row.kept
         }
-        links = self._find(config, by_id) if by_id else self
+        links = self._find(config, by_id)._filter_told(by_id) if by_id else self
         states = self._get_states(config, links.mapped("record_id")) if links else {}
         links = links.filtered(lambda link: not link._is_agreed(states))
         if not links:
@@ -471,6 +471,26 @@ class BjApiLink(models.Model):
         nested = [value for some in values for value in some if value is not None]
         return all(isinstance(value, dict) for value in nested) and self._is_whole(own.mapping, line.mapping, nested)
 
+    def _filter_told(self, by_id):
+        """Return those of which nothing arrived there since a pull asked: its page does not know what did.
+
+        What it does not know is not overwritten; the next pull brings what became of it.
+
+        :param by_id: record id -> row, payload
+        """
+        asked = self.env.context.get("bj_api_sync_asked")
+        if not asked or not self:
+            return self
+        late = {record_id for record_id, _id, is_sent, date in self._fetch_arrived() if is_sent and date > asked}
+        at_once = self.filtered(
+            lambda link: link.direction == "out" and link.payload_date and link.payload_date > asked
+        )
+        late |= set(at_once.mapped("record_id"))
+        for record_id in late:
+            row, _payload = by_id[record_id]
+            row.kept = self.env._("Not written: what was sent arrived after this page was asked for.")
+        return self.filtered(lambda link: link.record_id not in late)
+
     def _filter_news(self, config, by_id):
         """Return those of which news comes in; what is none is not written.
 
@@ -492,15 +512,17 @@ class BjApiLink(models.Model):
                 row.kept = self.env._("Not written: nothing is new but what was changed here since.")
         return self.filtered(lambda link: not by_id[link.record_id][0].kept)
 
+    def _fetch_arrived(self):
+        return self.env.execute_query(SQL(ARRIVED, links=list(self._ids), ids=self.mapped("record_id")))
+
     def _read_arrived(self, config):
         """Read what arrived there since the values that are known, or may have.
 
         :return: the ids of the records whose known values it replaced, record id -> what did
         :rtype: tuple[set, dict[int, list[Row]]]
         """
-        self.env.cr.execute(SQL(ARRIVED, links=list(self._ids), ids=self.mapped("record_id")))
         replaced, arrived = set(), defaultdict(list)
-        for record_id, delivery_id, is_sent in self.env.cr.fetchall():
+        for record_id, delivery_id, is_sent, _date in self._fetch_arrived():
             if is_sent:
                 replaced.add(record_id)
                 arrived[record_id].clear()

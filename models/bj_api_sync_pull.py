@@ -11,9 +11,11 @@ from uuid import uuid4
 
 from odoo import fields, models
 from odoo.exceptions import ConcurrencyError, UserError
+from odoo.tools import SQL
 
 from ..tools import backoff, paging, transaction
 from ..tools.transport import MAX_ANSWER, get_host, is_same_origin
+from .bj_api_delivery import NOW
 from .bj_api_sync_inbound import TRACKING_DISABLED
 from .bj_api_sync_outbound import PreparedRequest
 
@@ -185,7 +187,10 @@ class BjApiSyncPull(models.AbstractModel):
             )
         records = self.env["bj.api.sync.outbound"]._run_as(config, self.env[config.model_name])
         # what is pulled comes from this configuration: its own triggers have nothing to tell
-        context = {"bj_api_sync_from": config.id, **(TRACKING_DISABLED if config.tracking_disable else {})}
+        # what arrives there from now on is not known to the page
+        [[now]] = self.env.execute_query(SQL("SELECT %s", NOW))
+        context = {"bj_api_sync_from": config.id, "bj_api_sync_asked": now}
+        context |= TRACKING_DISABLED if config.tracking_disable else {}
         return records.with_context(**context).env
 
     def _lock(self, config, items):

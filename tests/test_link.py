@@ -1,5 +1,6 @@
 import json
 from datetime import timedelta
+from unittest.mock import patch
 
 from odoo.exceptions import AccessError, MissingError, UserError, ValidationError
 from odoo.fields import Command, Datetime
@@ -802,6 +803,47 @@ class TestConflict(TwoWayCase):
         self.assertEqual(self.partner.name, "Ours again")
         self.link().action_take_theirs()
         self.assertEqual(self.partner.name, "Theirs again")
+
+    def test_page_that_is_older_than_what_arrived(self):
+        """It does not know that: what is here stays until the next pull, whoever wins."""
+        room = self.env["bj.api.sync.pull"]
+        pull = self.make_config("GET", "/all", name="Pull", is_pull=True)
+        self.config.counterpart_id = pull
+
+        def send():
+            self.partner.name = "Ours"
+            self.queued()
+            self.dispatch()
+
+        def send_at_once():
+            self.rule.active = False
+            self.partner.name = "Ours"
+            self.assertTrue(self.push())
+            self.rule.active = True
+
+        def send_and_change():
+            send()
+            self.partner.name = "Newer"
+            self.queued()
+
+        for policy in ("odoo", "ask", "remote"):
+            for number, send_meanwhile in enumerate((send, send_at_once, send_and_change)):
+                with self.subTest(policy=policy, send=send_meanwhile.__name__):
+                    self.config.conflict_policy = policy
+                    items = [{"code": "P1", **WHOLE, "name": f"Theirs {policy} {number}"}]
+                    self.receiver.clear()
+                    self.receiver.on("/all", body=items)
+                    pull._pull()
+                    self.assertEqual(self.partner.name, items[0]["name"])
+                    with patch.object(type(room), "_lock", lambda *args, send=send_meanwhile: send()):
+                        pull._pull()
+                    ours = self.partner.name
+                    self.assertIn(ours, ("Ours", "Newer"))
+                    self.assertFalse(self.link().conflict_date)
+                    self.assertEqual(self.sent_names()[-1], ours)
+                    items[0]["name"] = f"Next {policy} {number}"
+                    pull._pull()
+                    self.assertEqual(self.partner.name, items[0]["name"])
 
     def ask(self):
         delivery = self.dispute("ask")
