@@ -4,6 +4,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from psycopg2.extras import Json
+
 from odoo import api, fields, models
 from odoo.exceptions import UserError
 from odoo.tools import SQL, groupby, ormcache
@@ -56,8 +58,9 @@ class BjApiLink(models.Model):
       back is not.
     * Both **agree** if the record is as it came in, or as it was sent with success: here it is the arrival that
       counts. Else it was changed here since.
-    * What comes in then is **no news** if it is the last values, which they told or got at once, or what arrived there,
-      or may have, after that: they changed nothing, and ours stays. All else meets the conflict policy.
+    * What comes in then is **no news** if it is the last values, which they told or got at once, each as of the last
+      time, or what arrived there, or may have, after that: they changed nothing, and ours stays. All else meets the
+      conflict policy.
     * A hash has the shape of the mapping before it: what another mapping made cannot be compared, and is neither an
       echo nor a conflict.
     """
@@ -75,8 +78,8 @@ class BjApiLink(models.Model):
     direction = fields.Selection([("in", "Came In"), ("out", "Went Out")], "Last Exchange", required=True)
     in_date = fields.Datetime("Came in on")
     in_hash = fields.Char("Hash of What Came In")
-    payload_hash = fields.Char(
-        "Hash of the Last Values", help="Of what came in last, or was sent at once since, as values."
+    payload_hashes = fields.Json(
+        "Hashes of the Last Values", help="Of what came in last, or was sent at once since: one for each field."
     )
     payload_date = fields.Datetime("Date of the Last Values")
     out_date = fields.Datetime("Went out on", help="When it was queued.")
@@ -223,7 +226,8 @@ class BjApiLink(models.Model):
 
         :param states: from :meth:`_get_states`
         :param delivery_ids: record id -> id of the delivery
-        :param hashes: record id -> hash of the values that came in, or were sent at once
+        :param hashes: record id -> hashes of the values that came in, or were sent at once; former ones of other fields
+            are known as long as nothing went out since
         """
         if not states:
             return
@@ -231,9 +235,10 @@ class BjApiLink(models.Model):
         delivery_ids, hashes = dict(delivery_ids), dict(hashes)
         rows = SQL(", ").join(
             SQL(
-                "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s, %s)",
+                "(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::jsonb, %s)",
                 *(config.id, config.model_name, record_id, key, direction, state, NOW),
-                *(delivery_ids.get(record_id) or None, hashes.get(record_id), NOW if record_id in hashes else None),
+                delivery_ids.get(record_id) or None,
+                *((Json(hashes[record_id]), NOW) if record_id in hashes else (None, None)),
             )
             for record_id, (state, key) in sorted(states.items())  # so that nobody waits for each other
         )
@@ -241,12 +246,14 @@ class BjApiLink(models.Model):
         self.env.cr.execute(
             SQL(
                 """INSERT INTO bj_api_link AS l (config_id, model, record_id, external_id, direction,
-                                                 %(hash)s, %(date)s, delivery_id, payload_hash, payload_date)
+                                                 %(hash)s, %(date)s, delivery_id, payload_hashes, payload_date)
                    VALUES %(rows)s
                    ON CONFLICT (config_id, record_id) DO UPDATE
                    SET model = excluded.model, external_id = coalesce(excluded.external_id, l.external_id),
                        direction = excluded.direction, %(hash)s = excluded.%(hash)s, %(date)s = excluded.%(date)s,
-                       payload_hash = coalesce(excluded.payload_hash, l.payload_hash),
+                       payload_hashes = coalesce(
+                           CASE l.direction WHEN 'in' THEN l.payload_hashes || excluded.payload_hashes END,
+                           excluded.payload_hashes, l.payload_hashes),
                        payload_date = coalesce(excluded.payload_date, l.payload_date),
                        delivery_id = CASE excluded.direction WHEN 'in' THEN l.delivery_id ELSE excluded.delivery_id END,
                        conflict_date = NULL, conflict_payload = NULL""",
@@ -309,14 +316,14 @@ class BjApiLink(models.Model):
         """Read what is to be sent at once, all together and before it is: then nothing fails that was sent.
 
         :param items: (record, payload, problem)
-        :return: record id -> hash, record identifier, hash of the values
-        :rtype: dict[int, tuple[str, str | None, str]]
+        :return: record id -> hash, record identifier, hashes of the values
+        :rtype: dict[int, tuple[str, str | None, dict]]
         """
         if not config._is_two_way():
             return {}
         states = self._condense(self.env["bj.api.sync.mapper"]._plan(config.id), items)
         known = self._read_sent(config, [(item[0].id, item[1]) for item in items if item[0].id in states])
-        return {record_id: (*states[record_id], _hash(_tell(row))) for record_id, [row] in known.items()}
+        return {record_id: (*states[record_id], _get_hashes(row)) for record_id, [row] in known.items()}
 
     @api.model
     def _note_pushed(self, config, told, is_sent):
@@ -364,7 +371,7 @@ class BjApiLink(models.Model):
         if not pairs:
             yield
             return
-        hashes = [_hash(_tell(row)) for row in rows]  # before it is stored, which puts rows of the same record together
+        hashes = [_get_hashes(row) for row in rows]  # before it is stored, which puts rows of the same record together
         with self.env["bj.api.delivery"]._hold():
             open_ids = {
                 config: self._weigh(config, pair.policy, plan, rows, payloads) if pair.policy else ()
@@ -375,6 +382,9 @@ class BjApiLink(models.Model):
             for config, ids in open_ids.items():
                 states = self._get_states(config, [record_id for record_id in came if record_id not in ids])
                 self._note(config, "in", states, hashes=came)
+                # what is not agreed on was told all the same
+                for link in self._find(config, came.keys() & ids) if ids else ():
+                    link.payload_hashes = (link.payload_hashes or {}) | came[link.record_id]
 
     @api.model
     def _weigh(self, config, policy, plan, rows, payloads):
@@ -507,8 +517,8 @@ class BjApiLink(models.Model):
         replaced, known = links._read_arrived(config)
         for link in links:
             row, _payload = by_id[link.record_id]
-            is_last = link.record_id not in replaced and link.payload_hash == _hash(_tell(row))
-            if is_last or self._is_repeated(row, known[link.record_id]):
+            is_last = _get_hashes(row).items() <= (link.payload_hashes or {}).items()
+            if (is_last and link.record_id not in replaced) or self._is_repeated(row, known[link.record_id]):
                 row.kept = self.env._("Not written: nothing is new but what was changed here since.")
         return self.filtered(lambda link: not by_id[link.record_id][0].kept)
 
@@ -686,6 +696,11 @@ class BjApiLink(models.Model):
 
 def _hash(value):
     return sha256(json.dumps(value, default=str).encode()).hexdigest()
+
+
+def _get_hashes(row):
+    """Return a hash of each value of a row."""
+    return {name: _hash(_tell(value))[:16] for name, value in row.vals.items()}
 
 
 def _dump(value):

@@ -357,10 +357,10 @@ class TestEcho(TwoWayCase):
         values = {"name": "Countries", "model_id": self.env["ir.model"]._get_id("res.country"), "perm_read": True}
         self.env["ir.model.access"].create(values | {"group_id": self.env.ref("base.group_system").id})
         self.assertTrue(self.push())
-        known = self.link().payload_hash
+        known = self.link().payload_hashes
         somebody = new_test_user(self.env, "somebody", "base.group_user")
         self.assertTrue(self.push(self.partner.with_user(somebody), self.config.with_user(somebody)))
-        self.assertEqual(self.link().payload_hash, known)
+        self.assertEqual(self.link().payload_hashes, known)
         self.assertEqual(len(self.logs()), 2)
 
     def test_new_mapping(self):
@@ -589,6 +589,51 @@ class TestConflict(TwoWayCase):
         self.assertEqual(self.sent_names(), ["Ours"])
         self.assertNotIn("conflicts", self.receive())
         self.assertEqual(self.partner.name, "Theirs")
+
+    def test_what_they_told_in_parts(self):
+        """Each value is known as they told it last, however it is put together."""
+        graz, linz = ({"code": "P1", "name": "A", "address": {"city": city}} for city in ("Graz", "Linz"))
+        for told, ours, repeated in (
+            ([graz], ("name", "B"), {"name": "A"}),
+            ([graz, {"address": {"city": "Linz"}}], ("city", "Wien"), linz),
+        ):
+            with self.subTest(repeated=repeated):
+                for payload in told:
+                    self.receive(payload)
+                name, value = ours
+                self.partner[name] = value
+                delivery = self.queued()[-1]
+                self.receive(repeated)
+                self.assertEqual((self.partner[name], delivery.state), (value, "pending"))
+                self.receive(repeated | {"name": "Theirs"})
+                self.assertEqual(self.partner.name, "Theirs")
+                self.sent_names()
+
+    def test_what_they_told_before_ours_arrived(self):
+        """It is known no more once they got something else, though they tell of another part since."""
+        self.receive({"code": "P1", "name": "A", "address": {"city": "Graz"}})
+        self.partner.name = "B"
+        self.sent_names()
+        self.receive({"address": {"city": "Linz"}})
+        self.partner.name = "C"
+        self.queued()
+        self.receive({"name": "A"})
+        self.assertEqual(self.partner.name, "A")
+
+    def test_what_they_told_while_ours_waits(self):
+        """It is known, also where it is ours: what is changed here then is newer."""
+        whole = {"code": "P1", "address": {"city": "Graz"}}
+        for repeated, left in (("B", "C"), ("A", "A")):
+            with self.subTest(repeated=repeated):
+                self.receive(whole | {"name": "A"})
+                self.partner.name = "B"
+                self.queued()
+                self.receive(whole | {"name": "B"})
+                self.partner.name = "C"
+                self.queued()
+                self.receive(whole | {"name": repeated})
+                self.assertEqual(self.partner.name, left)
+                self.sent_names()
 
     def assert_kept(self, payload, delivery):
         """What comes in is no news: ours stays, and nobody is asked."""
