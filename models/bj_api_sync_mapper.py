@@ -568,10 +568,11 @@ class BjApiSyncMapper(models.AbstractModel):
             field = record._fields[name]
             if field.type == "one2many":
                 lines = [target for target in value.targets if isinstance(target, Row) and target.record_id]
+                children = self.env[field.comodel_name].browse([line.record_id for line in lines])
                 changes[name] = [
-                    Command.update(line.record_id, vals)
-                    for line in lines
-                    if (vals := self._get_recomputed(line, self.env[line.plan.model].browse(line.record_id)))
+                    Command.update(child.id, vals)
+                    for line, child in zip(lines, children, strict=True)
+                    if (vals := self._get_recomputed(line, child))
                 ]
             elif _is_overridable(field.base_field):
                 changes[name] = self._get_commands(value, record[name]) if isinstance(value, Links) else value

@@ -186,9 +186,9 @@ class BjApiSyncPull(models.AbstractModel):
                 )
             )
         records = self.env["bj.api.sync.outbound"]._run_as(config, self.env[config.model_name])
-        # what is pulled comes from this configuration: its own triggers have nothing to tell
         # what arrives there from now on is not known to the page
         [[now]] = self.env.execute_query(SQL("SELECT %s", NOW))
+        # what is pulled comes from this configuration: its own triggers have nothing to tell
         context = {"bj_api_sync_from": config.id, "bj_api_sync_asked": now}
         context |= TRACKING_DISABLED if config.tracking_disable else {}
         return records.with_context(**context).env
