@@ -12,7 +12,7 @@ from odoo.exceptions import RedirectWarning, UserError
 #: how Odoo's business code refuses something; the message is meant for people
 REFUSALS = (UserError, RedirectWarning)
 #: how the database refuses values; the last is a text that is too long for an index
-UNSTORABLE = (IntegrityError, DataError, ProgramLimitExceeded)
+DATABASE_REFUSALS = (IntegrityError, DataError, ProgramLimitExceeded)
 #: how its code fails on values that it is not made for, such as no password where one is hashed
 MISFITS = (
     ArithmeticError,

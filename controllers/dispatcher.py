@@ -28,7 +28,7 @@ from werkzeug.http import parse_etags, quote_etag
 from odoo.exceptions import AccessDenied
 from odoo.http import Dispatcher, Response
 
-from ..exceptions import REFUSALS, UNSTORABLE
+from ..exceptions import DATABASE_REFUSALS, REFUSALS
 from ..tools import codec, xml
 from ..tools.edge import get_cors_headers, get_preflight_headers
 from ..tools.plan import Answer, Operation
@@ -174,7 +174,7 @@ class BjApiSyncDispatcher(Dispatcher):
         try:
             with env.cr.savepoint():
                 return self._dispatch(endpoint)
-        except UNSTORABLE as exc:
+        except DATABASE_REFUSALS as exc:
             self.is_undone = True
             raise env["bj.api.sync.inbound"]._get_database_error(self.endpoint, exc) from exc
         except (*REFUSALS, HTTPException):
@@ -372,8 +372,8 @@ class BjApiSyncDispatcher(Dispatcher):
             else:
                 env.cr.rollback()
             env.transaction.reset()
-        cause = exc if isinstance(exc, UNSTORABLE) else exc.__cause__
-        if self.endpoint and isinstance(cause, UNSTORABLE):
+        cause = exc if isinstance(exc, DATABASE_REFUSALS) else exc.__cause__
+        if self.endpoint and isinstance(cause, DATABASE_REFUSALS):
             # Odoo's retries have made a ValidationError of it, which does not tell a conflict from a bad value
             exc = env["bj.api.sync.inbound"]._get_database_error(self.endpoint, cause)
         status, message, headers = self._describe(exc)

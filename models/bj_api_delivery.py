@@ -1,5 +1,4 @@
 import base64
-import json
 from contextlib import contextmanager
 
 from psycopg2.extras import Json
@@ -11,6 +10,7 @@ from odoo.tools import SQL, ormcache
 from odoo.tools.constants import GC_UNLINK_LIMIT
 
 from ..tools.transport import get_target
+from .bj_api_sync_outbound import read_payload
 
 #: waiting, or on the way: what a later delivery of the same record must wait for
 OPEN = ("pending", "failed", "sending")
@@ -187,13 +187,8 @@ class BjApiDelivery(models.Model):
 
         :rtype: dict
         """
-        delivery = self.with_context(bin_size=False)
-        try:
-            payload = json.loads((delivery.url_source or {}).get("payload") or base64.b64decode(delivery.body or b""))
-            payload = payload[delivery.record_ids.index(record_id)] if isinstance(payload, list) else payload
-        except (ValueError, IndexError):  # as another addon has written it
-            return {}
-        return payload if isinstance(payload, dict) else {}
+        body = base64.b64decode(self.with_context(bin_size=False).body or b"")
+        return read_payload(self.url_source, body, self.record_ids.index(record_id))
 
     def _set_state(self, former, state, **values):
         """Change the state of those that are in one of the former ones."""

@@ -14,9 +14,9 @@ from odoo.fields import Domain
 from odoo.tools import SQL, Query, ormcache
 
 from ..exceptions import (
+    DATABASE_REFUSALS,
     MISFITS,
     REFUSALS,
-    UNSTORABLE,
     BadPayload,
     PayloadTooLarge,
     PreconditionFailed,
@@ -642,7 +642,7 @@ class BjApiSyncInbound(models.AbstractModel):
                 with self.env.cr.savepoint():
                     results = dict(zip(pending, work(pending), strict=True))
                 break
-            except (*REFUSALS, *UNSTORABLE) as exc:
+            except (*REFUSALS, *DATABASE_REFUSALS) as exc:
                 found = self._get_item_errors(plan, exc, pending)
             if not found:
                 results, failed = self._one_by_one(plan, pending, work)
@@ -662,7 +662,7 @@ class BjApiSyncInbound(models.AbstractModel):
             try:
                 with self.env.cr.savepoint():
                     results[index] = work([index])[0]
-            except (*REFUSALS, *UNSTORABLE) as exc:
+            except (*REFUSALS, *DATABASE_REFUSALS) as exc:
                 errors[index] = self._get_item_errors(plan, exc, [index])[index]
         return results, errors
 
@@ -676,7 +676,7 @@ class BjApiSyncInbound(models.AbstractModel):
             return found
         if len(items) > 1:
             return {}
-        if isinstance(exc, UNSTORABLE):
+        if isinstance(exc, DATABASE_REFUSALS):
             exc = self._database_error(plan, exc)
         errors = list(getattr(exc, "errors", ())) or [{"pointer": ""}]
         status = self._get_status(exc)
@@ -695,7 +695,7 @@ class BjApiSyncInbound(models.AbstractModel):
         """Say what the database refused, and at which key. The transaction must have been rolled back.
 
         :param Plan plan: the configuration
-        :param psycopg2.Error exc: one of `UNSTORABLE`
+        :param psycopg2.Error exc: one of `DATABASE_REFUSALS`
         :rtype: BadPayload
         """
         diag, message = exc.diag, exc.diag.message_primary

@@ -11,7 +11,7 @@ from odoo import api, models
 from odoo.exceptions import UserError
 from odoo.fields import Domain
 
-from ..exceptions import MISFITS, REFUSALS, UNSTORABLE, CannotSend
+from ..exceptions import DATABASE_REFUSALS, MISFITS, REFUSALS, CannotSend
 from ..tools import codec, oauth
 from ..tools.result import Result
 from ..tools.transport import get_host
@@ -192,7 +192,7 @@ class BjApiSyncOutbound(models.AbstractModel):
             with self.env.cr.savepoint():
                 payloads = records.env["bj.api.sync.mapper"]._serialize(plan, records)
             return [(record, payload, "") for record, payload in zip(records, payloads, strict=True)]
-        except (UserError, *UNSTORABLE) as exc:
+        except (UserError, *DATABASE_REFUSALS) as exc:
             if len(records) == 1:
                 return [(records, None, str(exc) if isinstance(exc, UserError) else exc.diag.message_primary)]
         half = len(records) // 2
@@ -251,7 +251,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         template = config[source["field"]] or ""
         if request.url and template == source["template"]:
             return request
-        payload = _read_payload(source.get("payload", request.body))
+        payload = read_payload(source, request.body)
         if source["field"] == "deletion_url":
             url = self._fill_url(template, payload)
         else:
@@ -492,13 +492,19 @@ class BjApiSyncOutbound(models.AbstractModel):
         }
 
 
-def _read_payload(body):
-    """Return the payload a body was made of, the first one of a list; empty where it is no longer told by the body."""
+def read_payload(source, body, position=0):
+    """Return the payload a queued request was made of; empty where the request no longer tells it.
+
+    :param dict source: see :class:`PreparedRequest`
+    :param bytes body: where no payload is in there
+    :param int position: which one of a list
+    :rtype: dict
+    """
     try:
-        payload = json.loads(body or b"{}")
-    except ValueError:  # as another addon has written it
+        payload = json.loads((source or {}).get("payload") or body or b"{}")
+        payload = payload[position] if isinstance(payload, list) else payload
+    except (ValueError, IndexError):  # as another addon has written it
         return {}
-    payload = payload[0] if isinstance(payload, list) and payload else payload
     return payload if isinstance(payload, dict) else {}
 
 
