@@ -154,7 +154,7 @@ class BjApiLink(models.Model):
         batch = Batch.of([payload])
         rows = mapper._parse(mapper._plan(counterpart.id, "in"), batch, record._ids)
         if batch.errors:
-            raise UserError("\n".join(fault["message"] for faults in batch.errors.by_item.values() for fault in faults))
+            raise UserError("\n".join(fault["message"] for faults in batch.errors.values() for fault in faults))
         record.env["bj.api.sync.inbound"]._save(rows)
 
     # ------------------------------------------------------------------

@@ -576,7 +576,7 @@ class BjApiSyncInbound(models.AbstractModel):
         rows = mapper._parse(plan, batch, targets)
         check(plan, batch, rows)
         if batch.errors:
-            raise _faults(batch.errors.by_item)
+            raise _faults(batch.errors)
         if before is not None:
             matched = [row for row in rows if row.record_id]
             records = self.env[plan.model].browse([row.record_id for row in matched])
@@ -762,7 +762,7 @@ class BjApiSyncInbound(models.AbstractModel):
             mapper._refuse_twice(plan, batch, rows)
             self._check_updatable(endpoint, plan, batch, rows)
             if batch.errors:
-                raise _faults(batch.errors.by_item)
+                raise _faults(batch.errors)
             self._remove(endpoint, self.env[plan.model].browse([row.record_id for row in rows]))
             return [row.record_id for row in rows]
 

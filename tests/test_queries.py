@@ -132,7 +132,7 @@ class TestQueries(MappingCase):
         plan = mapper._plan(config.id)
         batch = Batch.of(payloads)
         rows = mapper._parse(plan, batch)
-        self.assertFalse(batch.errors, batch.errors.by_item)
+        self.assertFalse(batch.errors)
         return rows
 
     def assert_parsing_as_few(self, config, make_item):

@@ -1,6 +1,5 @@
 """The compiled form of a configuration, and the sets of data the engine works on."""
 
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 
@@ -109,39 +108,17 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Errors:
-    """The faults of a request, kept by item so that the good items can go on."""
-
-    by_item: dict = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, item, pointer, message, line_id=None, status=400):
-        """Note a fault, the first one of each pointer.
-
-        :param int item: index of the item in the request
-        :param str pointer: where in the item (RFC 6901)
-        :param str message: what was expected, for the person who sent it
-        :param int line_id: the configuration line
-        :param int status: the HTTP status an item with this fault is answered with
-        """
-        faults = self.by_item[item]
-        if all(fault["pointer"] != pointer for fault in faults):  # what follows from a fault is none itself
-            faults.append({"pointer": pointer, "message": message, "line_id": line_id, "status": status})
-
-    def __bool__(self):
-        return bool(self.by_item)
-
-
-@dataclass(slots=True)
 class Batch:
     """The payloads of one level: those of the request, or all nested ones below one line.
 
-    ``items`` tells which item of the request each payload belongs to, ``pointers`` where in it.
+    ``items`` tells which item of the request each payload belongs to, ``pointers`` where in it. ``errors`` has the
+    faults of each item of the request, so that the good items can go on.
     """
 
     payloads: list
     pointers: list
     items: list
-    errors: Errors
+    errors: dict = field(default_factory=dict)
     #: nested payloads: which object of the level above each one is in
     parents: list = field(default_factory=list)
     #: nested payloads: the indices of those that were sent as bare identifiers
@@ -156,7 +133,7 @@ class Batch:
         :rtype: Batch
         """
         items = list(range(len(payloads))) if items is None else items
-        return cls(payloads, [""] * len(payloads), items, Errors())
+        return cls(payloads, [""] * len(payloads), items)
 
     def column(self, path):
         """Return one raw value per payload, ABSENT where the key is not there.
@@ -181,11 +158,20 @@ class Batch:
 
     def quiet(self):
         """Return the same batch; faults noted in it are forgotten."""
-        return replace(self, errors=Errors())
+        return replace(self, errors={})
 
     def fault(self, index, path, message, line_id=None, status=400):
-        """Note a fault of the payload at ``index``."""
-        self.errors.add(self.items[index], self.pointer(index, path), message, line_id, status)
+        """Note a fault of the payload at ``index``, the first one of each place.
+
+        :param int index: which payload
+        :param tuple path: where in it
+        :param str message: what was expected, for the person who sent it
+        :param int line_id: the configuration line
+        :param int status: the HTTP status an item with this fault is answered with
+        """
+        faults, pointer = self.errors.setdefault(self.items[index], []), self.pointer(index, path)
+        if all(fault["pointer"] != pointer for fault in faults):  # what follows from a fault is none itself
+            faults.append({"pointer": pointer, "message": message, "line_id": line_id, "status": status})
 
     def pointer(self, index, path):
         """Return the JSON pointer of a path in the payload at ``index``; a bare identifier has nothing in it."""
