@@ -710,9 +710,7 @@ class BjApiSyncInbound(models.AbstractModel):
             message = diag.message_primary  # the detail is the whole row
         kind = RecordConflict if isinstance(exc, CONFLICTS) else BadPayload
         column = isinstance(exc, NotNullViolation) and exc.diag.column_name
-        lines = [line for line in plan.lines if line.field_name == column]
-        pointers = [{"pointer": "/" + "/".join(line.path), "message": message, "line_id": line.id} for line in lines]
-        return kind(message, pointers)
+        return kind(message, [line.fault(message) for line in plan.lines if line.field_name == column])
 
     def _get_database_error(self, endpoint, exc):
         """Return :meth:`_database_error` for an endpoint."""

@@ -8,7 +8,7 @@ from odoo.tools.translate import LazyTranslate
 
 from ..tools import schema as json_schema
 from ..tools.codec import TO_MANY
-from ..tools.plan import Endpoint, Plan, escape
+from ..tools.plan import Endpoint, Plan, to_pointer
 from ..tools.schema import array_of, object_of, reference
 from ..tools.signature import SIGNATURE_HEADERS
 
@@ -390,7 +390,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
     def _get_links(self, scope):
         """Lead from a created record to what can be done with it (OpenAPI 3.1.1, section 4.8.20)."""
         path = scope.path_line.path if scope.path_line else ("id",)
-        record_id = "$response.body#/data" + "".join(f"/{escape(part)}" for part in path)
+        record_id = f"$response.body#/data{to_pointer(path)}"
         names = [OPERATIONS[method][True][0] for method in scope.endpoint.methods if True in OPERATIONS.get(method, ())]
         return {
             name: {"operationId": f"{scope.endpoint.name}.{name}", "parameters": {"record_id": record_id}}

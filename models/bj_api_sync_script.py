@@ -190,7 +190,7 @@ class BjApiSyncScript(models.AbstractModel):
             raise self._error(line, exc) from exc
         if not isinstance(context["request_data"], dict):
             message = self.env._("The Python Script of %s must leave an object in request_data.", line.label)
-            raise ScriptError(message, [self._describe(line, message)])
+            raise ScriptError(message, [line.fault(message)])
         return context["request_data"]
 
     def _compute_headers(self, config, call, request_id):
@@ -225,9 +225,6 @@ class BjApiSyncScript(models.AbstractModel):
             raise UserError(self.env._("“%(name)s” and its value are no header.", name=name))
         return text
 
-    def _describe(self, line, message):
-        return {"pointer": "".join(f"/{part}" for part in line.path), "message": message, "line_id": line.id}
-
     def _error(self, line, exc):
         """Name the line of a script that refuses something, or is refused access.
 
@@ -236,7 +233,7 @@ class BjApiSyncScript(models.AbstractModel):
         if isinstance(exc.__context__, PASSED):  # safe_eval has wrapped it
             return exc.__context__
         if isinstance(exc, UserError):
-            error = BadPayload(exc.args[0], [self._describe(line, exc.args[0])])
+            error = BadPayload(exc.args[0], [line.fault(exc.args[0])])
             if isinstance(exc, AccessError):
                 error.http_status = exc.http_status
             return error
@@ -249,7 +246,7 @@ class BjApiSyncScript(models.AbstractModel):
             error=error,
         )
         _logger.warning("%s", message, exc_info=exc)
-        return ScriptError(message, [self._describe(line, message)])
+        return ScriptError(message, [line.fault(message)])
 
     def _explain(self, exc, offset=0):
         """Return in which line a script failed, and with what."""

@@ -16,7 +16,7 @@ from odoo.tools.translate import LazyTranslate
 from ..exceptions import BadPayload
 from ..tools import codec
 from ..tools import schema as json_schema
-from ..tools.plan import ABSENT, Batch, Links, escape
+from ..tools.plan import ABSENT, Batch, Links
 
 _lt = LazyTranslate(__name__)
 
@@ -388,8 +388,7 @@ class BjApiSyncValueScript(models.AbstractModel):
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError, RecursionError) as exc:
                 message = self.env._("The script of %(line)s gave no JSON value: %(error)s", line=line.label, error=exc)
-                error = {"pointer": "".join(f"/{escape(part)}" for part in line.path), "line_id": line.id}
-                raise BadPayload(message, [error | {"message": message}]) from exc
+                raise BadPayload(message, [line.fault(message)]) from exc
         return value
 
     def _to_value(self, line, record, value):

@@ -1144,6 +1144,12 @@ class TestScripts(MappingCase):
         with mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_script"), self.refused("/place", message="Zero"):
             self.read(config, partner)
 
+    def test_out_error_of_a_key_with_a_slash(self):
+        config = self.scripted(("city", "a/b", "1 / 0"))
+        partner = self.env["res.partner"].create({"name": "Ann", "ref": "T-1"})
+        with mute_logger("odoo.addons.bj_api_sync.models.bj_api_sync_script"), self.refused("/a~1b"):
+            self.read(config, partner)
+
     def test_values_no_json_can_hold(self):
         for script in ("{1, 2}", "record", "float('nan')", "[datetime.now()]", "object"):
             with self.subTest(script=script):

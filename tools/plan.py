@@ -58,6 +58,10 @@ class PlanLine:
         """The keys that stand for the line: its own, and those of the objects it is in, ``address`` first."""
         return [".".join(self.path[:depth]) for depth in range(1, len(self.path) + 1)]
 
+    def fault(self, message):
+        """Describe what is wrong with the line's value, as :class:`BadPayload` has it."""
+        return {"pointer": to_pointer(self.path), "message": message, "line_id": self.id}
+
     @property
     def is_exec(self):
         """Whether the line runs code without assigning a value."""
@@ -177,7 +181,7 @@ class Batch:
         """Return the JSON pointer of a path in the payload at ``index``; a bare identifier has nothing in it."""
         if index in self.bare:
             return self.pointers[index]
-        return self.pointers[index] + "".join(f"/{escape(part)}" for part in path)
+        return self.pointers[index] + to_pointer(path)
 
     @staticmethod
     def _walk(payload, path):
@@ -257,9 +261,9 @@ class Links:
                 self.targets.append(target)
 
 
-def escape(part):
-    """Escape one part of a JSON pointer (RFC 6901 section 3)."""
-    return str(part).replace("~", "~0").replace("/", "~1")
+def to_pointer(path):
+    """Write a path as JSON pointer (RFC 6901)."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def list_objects(paths):
