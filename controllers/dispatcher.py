@@ -433,7 +433,7 @@ class BjApiSyncDispatcher(Dispatcher):
         values = self._get_log_values(response) | {
             "status": "error" if answer.status == HTTPStatus.MULTI_STATUS else "success",
             "record_id": answer.record_ids[0] if len(answer.record_ids) == 1 else False,
-            "record_count": answer.count,
+            "record_count": len(answer.record_ids),
         }
         logs = self.request.env["bj.api.log"]
         record = logs._record_later if self.method in SAFE_METHODS else logs._record

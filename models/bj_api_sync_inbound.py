@@ -200,7 +200,7 @@ class BjApiSyncInbound(models.AbstractModel):
         query = self._query_one(endpoint, plan, operation.record_ref)
         ids, objects = self.env["bj.api.sync.mapper"]._read(self._select(plan, operation.args), query, with_id=True)
         self._check_one(ids, operation.record_ref)
-        return Answer(200, {"status": "success", "data": objects[0]}, record_ids=ids, count=1)
+        return Answer(200, {"status": "success", "data": objects[0]}, record_ids=ids)
 
     def _do_post(self, endpoint, plan, operation):
         return self._write(endpoint, plan, operation, self._check_creatable)
@@ -220,7 +220,7 @@ class BjApiSyncInbound(models.AbstractModel):
             self._check_params(operation.args, ())
             record = self._find_unchanged(endpoint, plan, operation)
             self._remove(endpoint, record)
-            return Answer(200, {"status": "success", "data": {"id": record.id}}, record_ids=record._ids, count=1)
+            return Answer(200, {"status": "success", "data": {"id": record.id}}, record_ids=record._ids)
         self._check_params(operation.args, WRITE_PARAMS)
         if operation.payload is None or operation.payload == []:
             raise BadPayload(self.env._("Tell which records to delete: /<id>, or record identifiers in the body."))
@@ -256,9 +256,7 @@ class BjApiSyncInbound(models.AbstractModel):
         if has_next and terms and window.page is None and window.offset is None:
             cursor = meta["next_cursor"] = paging.encode(order, self._get_values(model, order, ids[-1]))
         links = paging.links(window, has_next, cursor, meta.get("total"))
-        return Answer(
-            200, {"status": "success", "data": data, "meta": meta}, links=links, record_ids=ids, count=len(data)
-        )
+        return Answer(200, {"status": "success", "data": data, "meta": meta}, links=links, record_ids=ids)
 
     def _get_terms(self, model, query, order):
         """Return the terms of an order that a cursor can stand in; none if it sorts by what has no plain order."""
@@ -537,7 +535,7 @@ class BjApiSyncInbound(models.AbstractModel):
         else:
             location = self._get_ref(endpoint, plan, records) if created and not operation.dry_run else ""
             body = {"status": "success", "data": data[0]}
-            answer = Answer(status, body, location=location, record_ids=records._ids, count=1)
+            answer = Answer(status, body, location=location, record_ids=records._ids)
         if conflicts:
             answer.body["conflicts"] = conflicts
         if operation.dry_run:
@@ -557,7 +555,7 @@ class BjApiSyncInbound(models.AbstractModel):
         body = {"status": "success", "data": data, "meta": meta}
         if errors:
             body["errors"] = self._list_errors(errors)
-        return Answer(status, body, record_ids=record_ids, count=len(data))
+        return Answer(status, body, record_ids=record_ids)
 
     def _write_items(self, plan, payloads, items, check, targets=None, before=None):
         """Write some items of a request together.
@@ -766,7 +764,7 @@ class BjApiSyncInbound(models.AbstractModel):
 
         if not many:
             record_id = work([0])[0]
-            return Answer(200, {"status": "success", "data": {"id": record_id}}, record_ids=(record_id,), count=1)
+            return Answer(200, {"status": "success", "data": {"id": record_id}}, record_ids=(record_id,))
         atomic = endpoint.all_or_nothing or self._get_flag(operation.args, "atomic")
         ids, errors = self._split(plan, list(range(len(payloads))), work, atomic)
         meta = {"deleted": len(ids), "failed": len(errors)}

@@ -405,4 +405,3 @@ class Answer:
     location: str = ""
     links: dict = field(default_factory=dict)
     record_ids: tuple = ()
-    count: int = 0
