@@ -43,6 +43,16 @@ class BadPayload(UserError):
         self.errors = list(errors)
 
 
+def get_public_fault(fault):
+    """Return what the caller may know of a fault of :class:`BadPayload`; that of an item of a list has a code.
+
+    :param Mapping fault: one of the ``errors``, of an item with its ``index``, and ``status`` where that is not 400
+    :rtype: dict
+    """
+    item = {"index": fault["index"], "code": fault.get("status", 400)} if "index" in fault else {}
+    return item | {key: fault[key] for key in ("pointer", "message", "line_id") if fault.get(key) is not None}
+
+
 class ScriptError(BadPayload):
     """A script of a configuration line failed; the cause (``__cause__``) is for the log alone."""
 

@@ -28,7 +28,7 @@ from werkzeug.http import parse_etags, quote_etag
 from odoo.exceptions import AccessDenied
 from odoo.http import Dispatcher, Response
 
-from ..exceptions import DATABASE_REFUSALS, REFUSALS
+from ..exceptions import DATABASE_REFUSALS, REFUSALS, get_public_fault
 from ..tools import codec, xml
 from ..tools.edge import get_cors_headers, get_preflight_headers
 from ..tools.plan import Answer, Operation
@@ -382,7 +382,7 @@ class BjApiSyncDispatcher(Dispatcher):
             _logger.error("%s %s failed, trace id %s", self.method, path, self.trace_id, exc_info=exc)
             message = "Internal error. The log has the details under the trace id."
         body = {"status": "error", "code": status, "message": message, "trace_id": self.trace_id}
-        errors = [_public(error) for error in getattr(exc, "errors", ())] if status < 500 else []
+        errors = list(map(get_public_fault, getattr(exc, "errors", ()))) if status < 500 else []
         if errors:
             body["errors"] = errors
         response = self._respond_error(status, body, headers)
@@ -513,12 +513,6 @@ class Format(NamedTuple):
 
 _JSON, _XML = Format(codec.parse_json, _dump), Format(xml.parse, xml.dump)
 FORMATS = {JSON: _JSON, PROBLEM: _JSON, XML: _XML, TEXT_XML: _XML}
-
-
-def _public(error):
-    """Return what the caller may know of one fault."""
-    result = {"index": error["index"], "code": error.get("status", 400)} if "index" in error else {}
-    return result | {key: error[key] for key in ("pointer", "message", "line_id") if error.get(key) is not None}
 
 
 def _explain(exc, status):

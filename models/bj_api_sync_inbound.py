@@ -22,6 +22,7 @@ from ..exceptions import (
     PreconditionFailed,
     RecordConflict,
     RecordNotFound,
+    get_public_fault,
 )
 from ..tools import codec, paging
 from ..tools.edge import parse_networks, parse_origins
@@ -554,7 +555,9 @@ class BjApiSyncInbound(models.AbstractModel):
     def _answer_list(self, status, data, errors, meta, record_ids):
         body = {"status": "success", "data": data, "meta": meta}
         if errors:
-            body["errors"] = self._list_errors(errors)
+            body["errors"] = [
+                get_public_fault({"index": index, **fault}) for index in sorted(errors) for fault in errors[index]
+            ]
         return Answer(status, body, record_ids=record_ids)
 
     def _write_items(self, plan, payloads, items, check, targets=None, before=None):
@@ -679,15 +682,6 @@ class BjApiSyncInbound(models.AbstractModel):
         errors = list(getattr(exc, "errors", ())) or [{"pointer": ""}]
         status = self._get_status(exc)
         return {items[0]: [{"message": str(exc.args[0]), "status": status, **error} for error in errors]}
-
-    def _list_errors(self, errors):
-        """Return what the answer says of failed items, in order."""
-        return [
-            {"index": index, "code": error.get("status", 400)}
-            | {key: error[key] for key in ("message", "pointer", "line_id") if error.get(key) is not None}
-            for index in sorted(errors)
-            for error in errors[index]
-        ]
 
     def _database_error(self, plan, exc):
         """Say what the database refused, and at which key. The transaction must have been rolled back.
