@@ -626,7 +626,7 @@ class BjApiSyncInbound(models.AbstractModel):
                 batch.fault(index, path, message, line_id, 404)
 
     def _split(self, plan, items, work, atomic):
-        """Work on all items together; only when some fail, without those, then one by one.
+        """Work on all items together; only when some fail, without those, or one by one where it may be any of them.
 
         Every try is behind a savepoint, so that what failed leaves nothing.
 
@@ -636,36 +636,23 @@ class BjApiSyncInbound(models.AbstractModel):
         :return: the results in order, the errors by index
         :raises BadPayload: if ``atomic`` and something failed
         """
-        errors, results = {}, {}
-        pending = items
-        while pending:
+        errors, results, parts = {}, {}, [items]
+        for part in filter(None, parts):  # they grow
             try:
                 with self.env.cr.savepoint():
-                    results = dict(zip(pending, work(pending), strict=True))
-                break
+                    done = work(part)
             except (*REFUSALS, *DATABASE_REFUSALS) as exc:
-                found = self._get_item_errors(plan, exc, pending)
-            if not found:
-                results, failed = self._one_by_one(plan, pending, work)
-                errors |= failed
-                break
-            errors |= found
-            pending = [index for index in pending if index not in errors]
-            if atomic:
-                break
+                found = self._get_item_errors(plan, exc, part)
+                errors |= found
+                if not found:
+                    parts += [[index] for index in part]
+                elif not atomic:
+                    parts.append([index for index in part if index not in found])
+            else:
+                results.update(zip(part, done, strict=True))
         if errors and atomic:
             raise _faults(errors, self.env._("Nothing was kept, because items failed."))
         return [results[index] for index in items if index in results], errors
-
-    def _one_by_one(self, plan, items, work):
-        errors, results = {}, {}
-        for index in items:
-            try:
-                with self.env.cr.savepoint():
-                    results[index] = work([index])[0]
-            except (*REFUSALS, *DATABASE_REFUSALS) as exc:
-                errors[index] = self._get_item_errors(plan, exc, [index])[index]
-        return results, errors
 
     def _get_item_errors(self, plan, exc, items):
         """Tell which items an exception is about; nothing if it may be any of several."""
