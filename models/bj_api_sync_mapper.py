@@ -566,6 +566,8 @@ class BjApiSyncMapper(models.AbstractModel):
         changes = {}
         for name, value in row.vals.items():
             field = record._fields[name]
+            if field.type in codec.TO_MANY and not isinstance(value, Links):
+                continue  # the commands of a script: done, and nothing tells what they were to lead to
             if field.type == "one2many":
                 lines = [target for target in value.targets if isinstance(target, Row) and target.record_id]
                 children = self.env[field.comodel_name].browse([line.record_id for line in lines])

@@ -1190,6 +1190,13 @@ class TestScripts(MappingCase):
                 found = partner.country_id.code if name == "country_id" else partner.category_id
                 self.assertEqual(found, expected)
 
+    def test_relational_script_for_lines_of_a_known_record(self):
+        script = "[Command.create({'name': request_data['x'], 'type': 'other'})]"
+        config = self.scripted(("child_ids", "x", script, {"value_type": "relational_script"}))
+        for names in (["B"], ["B", "C"]):
+            partner, _data = self.post(config, {"code": "R", "name": "A", "x": names[-1]})
+            self.assertEqual(sorted(partner.child_ids.mapped("name")), names)
+
     def test_relational_script_wrong_values(self):
         for name, script in (
             ("country_id", "'BE'"),
