@@ -534,10 +534,7 @@ class BjApiSyncMapper(models.AbstractModel):
         return {parent.id: [child for child in parent[name] if child.id in inside] for parent in parents}
 
     def _get_create_values(self, row):
-        return {
-            name: self._get_commands(value, None) if isinstance(value, Links) else value
-            for name, value in row.vals.items()
-        }
+        return {name: self._get_value(value) for name, value in row.vals.items()}
 
     def _update(self, plan, rows):
         """Write what differs, and then what Odoo computed anew because of that, though the row has it."""
@@ -554,12 +551,8 @@ class BjApiSyncMapper(models.AbstractModel):
 
     def _get_changes(self, row, record):
         """Return the values of a row that differ from the record's."""
-        changes = {}
-        for name, value in row.vals.items():
-            new = self._get_commands(value, record[name]) if isinstance(value, Links) else value
-            if _differs(record._fields[name], new, record):
-                changes[name] = new
-        return changes
+        changes = {name: self._get_value(value, record[name]) for name, value in row.vals.items()}
+        return {name: new for name, new in changes.items() if _differs(record._fields[name], new, record)}
 
     def _get_recomputed(self, row, record):
         """Return the values of a row, and of its lines, in whose place the record has others that Odoo computed."""
@@ -569,7 +562,7 @@ class BjApiSyncMapper(models.AbstractModel):
             if field.type in codec.TO_MANY and not isinstance(value, Links):
                 continue  # the commands of a script: done, and nothing tells what they were to lead to
             if field.type == "one2many":
-                lines = [target for target in value.targets if isinstance(target, Row) and target.record_id]
+                lines = [target for target in value.rows if target.record_id]
                 children = self.env[field.comodel_name].browse([line.record_id for line in lines])
                 changes[name] = [
                     Command.update(child.id, vals)
@@ -577,34 +570,34 @@ class BjApiSyncMapper(models.AbstractModel):
                     if (vals := self._get_recomputed(line, child))
                 ]
             elif _is_overridable(field.base_field):
-                changes[name] = self._get_commands(value, record[name]) if isinstance(value, Links) else value
+                changes[name] = self._get_value(value, record[name])
         return {name: new for name, new in changes.items() if _differs(record._fields[name], new, record)}
 
-    def _get_commands(self, links, current):
-        """Turn stored links into what ``create`` and ``write`` take.
+    def _get_value(self, value, current=None):
+        """Turn a value of a row, whose links are stored, into what ``create`` and ``write`` take.
 
-        :param Links links: the value of a relation
-        :param current: the records the relation has now, None for a new record
-        :return: an id, or x2many commands; no commands when nothing changes
+        :param value: an ORM value or Links
+        :param current: what the record has now, None for a new record
+        :return: for Links an id, or x2many commands; no commands when nothing changes
         """
-        ids = [target.record_id if isinstance(target, Row) else target for target in links.targets]
-        if links.kind == "many2one":
+        if not isinstance(value, Links):
+            return value
+        ids = [target.record_id if isinstance(target, Row) else target for target in value.targets]
+        if value.kind == "many2one":
             return ids[0] if ids else False
-        if links.kind == "many2many":
+        if value.kind == "many2many":
             unchanged = current is not None and set(ids) == set(current._ids)
             return [] if unchanged else [Command.set(ids)]
         children = {child.id: child for child in current or ()}
         commands = []
-        for target in links.targets:
-            if not isinstance(target, Row):
-                continue
+        for target in value.rows:
             if not target.record_id:
                 commands.append(Command.create(self._get_create_values(target)))
                 continue
             child = children.get(target.record_id) or self.env[target.plan.model].browse(target.record_id)  # archived
             if vals := self._get_changes(target, child):
                 commands.append(Command.update(target.record_id, vals))
-        if links.remove_missing:
+        if value.remove_missing:
             commands += [Command.delete(child_id) for child_id in children.keys() - set(ids)]
         return commands
 
