@@ -287,7 +287,7 @@ class BjApiSyncMapper(models.AbstractModel):
         return value.id if isinstance(value, models.BaseModel) else value
 
     def _resolve(self, plan, batch, rows, record_ids=None):
-        """Find the record of each row; several are a conflict, never "the first one".
+        """Find the record of each row.
 
         :param record_ids: the record each row is meant for; an identifier of another one is a conflict
         :type record_ids: Sequence[int]
@@ -295,19 +295,19 @@ class BjApiSyncMapper(models.AbstractModel):
         self._identify(plan, batch, rows)
         found = self._match(plan, [row.key for row in rows])
         for index, row in enumerate(rows):
-            ids = found.get(row.key, ())
-            if len(ids) > 1:
-                self._fault_ambiguous(plan.identifier, batch, index, row.key)
-            row.record_id = ids[0] if len(ids) == 1 else 0
+            self._take(plan, batch, index, row, found.get(row.key, ()))
             if record_ids and row.record_id != record_ids[index]:
                 if row.record_id:
                     message = self.env._("Another record has the identifier %s.", row.key)
                     batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
                 row.record_id = record_ids[index]
 
-    def _fault_ambiguous(self, line, batch, index, key):
-        message = self.env._("Several records have the identifier %s.", key)
-        batch.fault(index, line.path, message, line.id, 409)
+    def _take(self, plan, batch, index, row, ids):
+        """Give a row the record that was found for it; several are a conflict, never "the first one"."""
+        row.record_id = ids[0] if len(ids) == 1 else 0
+        if len(ids) > 1:
+            message = self.env._("Several records have the identifier %s.", row.key)
+            batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
 
     def _refuse_twice(self, plan, batch, rows):
         for key, same in groupby(enumerate(rows), key=lambda pair: pair[1].key):
@@ -402,10 +402,15 @@ class BjApiSyncMapper(models.AbstractModel):
 
     def _resolve_children(self, line, batch, rows, parents):
         """Find children by identifier among those of their own parent."""
-        if not line.mapping.identifier:
+        plan = line.mapping
+        if not plan.identifier or not rows:
             return
-        self._identify(line.mapping, batch, rows)
-        found, seen = self._children(line, parents), set()
+        self._identify(plan, batch, rows)
+        found, seen = defaultdict(list), set()
+        families = self._list_children(plan, parents[0].union(*parents), line.field_name)
+        for parent_id, children in families.items():
+            for child in children:
+                found[parent_id, self._key(plan, child)].append(child.id)
         for index, (row, parent) in enumerate(zip(rows, parents, strict=True)):
             row.record_id = 0
             if row.key is None:
@@ -414,24 +419,9 @@ class BjApiSyncMapper(models.AbstractModel):
             place = index if index in batch.bare else (batch.parents[index], row.key)
             if place in seen:
                 message = self.env._("The identifier %s is in the request twice.", row.key)
-                batch.fault(index, line.mapping.identifier.path, message, line.id, 409)
+                batch.fault(index, plan.identifier.path, message, line.id, 409)
             seen.add(place)
-            ids = found.get((parent.id, row.key), ())
-            if len(ids) > 1:
-                self._fault_ambiguous(line.mapping.identifier, batch, index, row.key)
-            elif ids:
-                row.record_id = ids[0]
-
-    def _children(self, line, parents):
-        """Return (parent id, identifier) -> ids of the children."""
-        found = defaultdict(list)
-        if not parents or not line.mapping.identifier:
-            return found
-        parents = self.env[parents[0]._name].union(*parents)
-        for parent_id, some in self._list_children(line.mapping, parents, line.field_name).items():
-            for child in some:
-                found[parent_id, self._key(line.mapping, child)].append(child.id)
-        return found
+            self._take(plan, batch, index, row, found.get((parent.id, row.key), ()))
 
     # ------------------------------------------------------------------
     # Rows -> records
