@@ -1,4 +1,5 @@
 import json
+from hashlib import sha256
 
 from lxml import html
 
@@ -161,6 +162,11 @@ class TestPreviewIn(RehearsalMixin, ApiCase):
         self.config_.http_method_ids = self.methods("GET")
         with self.assertRaisesRegex(UserError, "takes nothing"):
             self.try_out({})
+
+    @mute_logger("odoo.sql_db")
+    def test_what_the_database_refuses(self):
+        name = "".join(sha256(bytes([number])).hexdigest() for number in range(100))  # no index can hold it
+        self.assertIn("would be refused", self.try_out({"code": "X", "name": name}))
 
     def test_what_receives_nothing(self):
         for values in ({"endpoint": False}, {"endpoint": "people", "active": False}):

@@ -3,12 +3,11 @@ import shlex
 from http import HTTPStatus
 
 from markupsafe import Markup
-from psycopg2 import DataError, IntegrityError
 
 from odoo import api, fields, models
 from odoo.exceptions import UserError
 
-from ..exceptions import REFUSALS
+from ..exceptions import DATABASE_REFUSALS, REFUSALS
 from ..models.bj_api_log import prettify
 from ..tools import codec, oauth, redact
 from ..tools.plan import Operation
@@ -128,7 +127,7 @@ class BjApiSyncPreview(models.TransientModel):
             try:
                 answer = inbound._handle(endpoint, Operation(method, payload=payload, dry_run=True))
                 result = self._render_changes(answer)
-            except (IntegrityError, DataError) as exc:
+            except DATABASE_REFUSALS as exc:
                 env.cr.rollback()
                 result = self._render_errors(inbound._get_database_error(endpoint, exc))
             except REFUSALS as exc:
