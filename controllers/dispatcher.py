@@ -428,8 +428,6 @@ class BjApiSyncDispatcher(Dispatcher):
 
     def _log(self, response, answer):
         """Log a request that succeeded: writes in their own transaction, reads when there is time."""
-        if self.endpoint.log_policy != "all":
-            return
         values = self._get_log_values(response) | {
             "status": "error" if answer.status == HTTPStatus.MULTI_STATUS else "success",
             "record_id": answer.record_ids[0] if len(answer.record_ids) == 1 else False,
@@ -437,7 +435,7 @@ class BjApiSyncDispatcher(Dispatcher):
         }
         logs = self.request.env["bj.api.log"]
         record = logs._record_later if self.method in SAFE_METHODS else logs._record
-        record(values, self.endpoint.log_policy)
+        record(values)
 
     def _log_error(self, response, exc, status):
         """Log a failure, after the rollback, on the same cursor and commit that alone."""
@@ -449,15 +447,15 @@ class BjApiSyncDispatcher(Dispatcher):
             error = env._("A secret of this configuration cannot be read: its encryption key is missing. %s", error)
         values = self._get_log_values(response) | {"status": "error", "error_message": error}
         if status == HTTPStatus.TOO_MANY_REQUESTS:  # refusing must cost less than serving
-            env["bj.api.log"]._record_later(values, self.endpoint.log_policy)
+            env["bj.api.log"]._record_later(values)
             return
         if env.cr.readonly:
-            env["bj.api.log"]._record_own_cursor(values, self.endpoint.log_policy)
+            env["bj.api.log"]._record_own_cursor(values)
             return
         # after a rollback somebody else may have the key; and what failed by itself may work next time
         if self.is_undone and status < 500:
             self._keep(response)
-        env["bj.api.log"]._record(values, self.endpoint.log_policy)
+        env["bj.api.log"]._record(values)
         env.cr.commit()
 
     def _get_log_values(self, response):

@@ -491,7 +491,7 @@ class BjApiDispatcher(models.AbstractModel):
         if results:
             self._update_states(run, results)
             configs.fetch(("name", "company_id", "authorization_type", "request_url"))  # not all there is of them
-            self.env["bj.api.log"]._write_batch([(self._prepare_log(result), None) for result in results])
+            self.env["bj.api.log"]._write_batch([self._prepare_log(result) for result in results])
         reached = [result for result in results if not result.exchange.is_grant and not result.exchange.call.refusal]
         # in one order for everybody, so that nobody waits for each other
         for target, same in sorted(groupby(reached, key=lambda result: result.job.target)):

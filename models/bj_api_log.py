@@ -139,7 +139,7 @@ class BjApiLog(models.Model):
         return model.browse(self.record_id).exists()._filtered_access("read")
 
     @api.model
-    def _record(self, values, log_policy=None):
+    def _record(self, values):
         """Log an exchange in the current transaction: with its writes, or not at all.
 
         Only the logs of errors go through the ORM, so that automation rules can be about them: it would double
@@ -148,26 +148,25 @@ class BjApiLog(models.Model):
         ``further_secrets``, texts to mask beside the secrets of the configuration.
 
         :param dict values: values of the fields
-        :param str log_policy: ``all``, ``errors`` or ``none``; by default that of the configuration
-        :return: the log, empty if the policy wants none
+        :return: the log, empty if the configuration wants none
         """
-        if not self._is_wanted(values, log_policy):
+        if not self._is_wanted(values):
             return self.browse()
         values = self._prepare_values(values)
         return self.sudo().create([values]) if values["status"] == "error" else self._insert([values])
 
     @api.model
-    def _record_own_cursor(self, values, log_policy=None):
+    def _record_own_cursor(self, values):
         """Log an exchange in a transaction of its own: it happened, whatever becomes of the current one.
 
         Parameters as of :meth:`_record`. What only the current transaction knows yet (a configuration that
         was just created) is logged there.
         """
-        if not self._is_wanted(values, log_policy):
+        if not self._is_wanted(values):
             return self.browse()
         values = self._prepare_values(values)
         if module.current_test and self.env.cr.readonly:
-            _waiting_in_test.append((values, "all"))
+            _waiting_in_test.append(values)
             return self.browse()
         if module.current_test:
             return self.sudo().create([values])
@@ -183,13 +182,14 @@ class BjApiLog(models.Model):
         return self.sudo().create([values])
 
     @api.model
-    def _record_later(self, values, log_policy=None):
+    def _record_later(self, values):
         """Log a successful read within half a second, together with others: it costs the request nothing.
 
-        Parameters as of :meth:`_record`; what the caller does not say about the configuration is looked up
-        when the log is written. Such logs trigger no automation rules, and those of the last moment are lost
-        if the process is killed. The current cursor may be read-only.
+        Parameters as of :meth:`_record`. Such logs trigger no automation rules, and those of the last moment are
+        lost if the process is killed. The current cursor may be read-only.
         """
+        if not self._is_wanted(values):
+            return
         values = dict(values)
         values.setdefault("create_date", fields.Datetime.now())
         values.setdefault("user_id", self.env.uid)
@@ -197,13 +197,12 @@ class BjApiLog(models.Model):
         for fname in ("request_body", "response_body"):
             if isinstance(values.get(fname), (str, bytes)) and len(values[fname]) > LARGE:
                 values = self._prepare_values(values)
-        row = (values, log_policy)
         if not module.current_test:
-            _get_batch(self.env.cr.dbname).add(row)
+            _get_batch(self.env.cr.dbname).add(values)
         elif self.env.cr.readonly:
-            _waiting_in_test.append(row)
+            _waiting_in_test.append(values)
         else:
-            self._write_batch([row])
+            self._write_batch([values])
 
     @api.model
     def _flush_later(self):
@@ -218,15 +217,10 @@ class BjApiLog(models.Model):
     def _write_batch(self, batch):
         """Insert logs with one statement.
 
-        :param list[tuple] batch: values and policy as of :meth:`_record`
+        :param list[dict] batch: values as of :meth:`_record`
         """
-        logs, configs, rows = self.sudo(), {}, []
-        for values, log_policy in batch:
-            config_id = values.get("config_id") or 0
-            config = configs.get(config_id) or configs.setdefault(config_id, logs._get_config_data(config_id))
-            if not logs._is_wanted(values, log_policy or config.log_policy):
-                continue
-            rows.append(values if isinstance(values, Masked) else logs._prepare_values(values, config))
+        logs, wanted = self.sudo(), filter(self._is_wanted, batch)
+        rows = [values if isinstance(values, Masked) else logs._prepare_values(values) for values in wanted]
         if not rows:
             return
         try:
@@ -262,18 +256,18 @@ class BjApiLog(models.Model):
                 row[field.name] = False
 
     @api.model
-    def _is_wanted(self, values, log_policy=None):
-        policy = log_policy or self._get_config_data(values.get("config_id") or 0).log_policy
+    def _is_wanted(self, values):
+        policy = self._get_config_data(values.get("config_id") or 0).log_policy
         return policy == "all" or (policy == "errors" and values["status"] == "error")
 
     @api.model
-    def _prepare_values(self, values, config=None):
+    def _prepare_values(self, values):
         """Mask the secrets, cut the bodies, fill in what was not said.
 
         :rtype: Masked
         """
         values = Masked(values)
-        config = config or self._get_config_data(values.get("config_id") or 0)
+        config = self._get_config_data(values.get("config_id") or 0)
         secrets = self._get_literals(config, values.pop("further_secrets", ()))
         limit = self._get_number(BODY_LIMIT, redact.LIMIT)
         if values.get("direction") == "in" and values.get("method") == "GET" and values["status"] == "success":

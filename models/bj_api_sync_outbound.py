@@ -467,7 +467,7 @@ class BjApiSyncOutbound(models.AbstractModel):
             self._prepare_log(config, self._prepare_request(config, record), status=status, error_message=message)
             for record in records
         ]
-        self.env["bj.api.log"]._write_batch([(log, None) for log in logs])
+        self.env["bj.api.log"]._write_batch(logs)
 
     @api.model
     def _log(self, config, request, **values):

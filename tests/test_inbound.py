@@ -491,6 +491,14 @@ class TestInbound(ApiHttpCase):
         response = self.call("GET", "/people", headers={"X-Request-ID": "no spaces"})
         self.assertNotEqual(response.headers["X-Request-ID"], "no spaces")
 
+    def test_only_errors_are_logged(self):
+        """A list with failed items is one, as its log says where everything is logged."""
+        self.config_in.log_policy = "errors"
+        for items, status in (([self.item("T-3")], 201), ([self.item("T-4"), {"code": "T-5"}], 207)):
+            self.assert_answer(self.call("POST", "/people", items), status)
+        logs = self.env["bj.api.log"].search([("config_id", "=", self.config_in.id)])
+        self.assertEqual([(log.status, log.response_code) for log in logs], [("error", 207)])
+
     def test_the_log_of_a_bad_body_is_short(self):
         """What the caller did wrong is told without the traceback of our parser."""
         headers = {"Content-Type": "application/json", "X-Request-ID": "bad-body"}

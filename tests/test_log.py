@@ -129,13 +129,12 @@ class TestLog(KeyMixin, ApiCase):
     def test_policy(self):
         for policy, logged in [("all", ["error", "skipped", "success"]), ("errors", ["error"]), ("none", [])]:
             for record in (self.Log._record, self.Log._record_own_cursor, self.Log._record_later):
-                for given in (None, policy):
-                    with self.subTest(policy=policy, how=record.__name__, given=given):
-                        self.logs().unlink()
-                        self.record.log_policy = policy if given is None else "all"
-                        for status in ("success", "skipped", "error"):
-                            record(self.values(status=status), given)
-                        self.assertEqual(sorted(self.logs().mapped("status")), logged)
+                with self.subTest(policy=policy, how=record.__name__):
+                    self.logs().unlink()
+                    self.record.log_policy = policy
+                    for status in ("success", "skipped", "error"):
+                        record(self.values(status=status))
+                    self.assertEqual(sorted(self.logs().mapped("status")), logged)
 
     def test_defaults(self):
         company = self.env["res.company"].create({"name": "Logged"})
@@ -148,13 +147,13 @@ class TestLog(KeyMixin, ApiCase):
 
     def test_later(self):
         with self.assertQueryCount(6):
-            self.Log._write_batch([(self.values(url=f"/{i}"), "all") for i in range(50)])
+            self.Log._write_batch([self.values(url=f"/{i}") for i in range(50)])
         self.assertEqual(len(self.logs()), 50)
         self.assertEqual(self.logs()[0].company_id, self.env.company)
 
     def test_later_of_what_is_gone(self):
         gone = self.env["res.users"].browse(2**31 - 1)
-        self.Log._write_batch([(self.values(user_id=gone.id, config_id=2**31 - 1, trace_id="gone"), None)])
+        self.Log._write_batch([self.values(user_id=gone.id, config_id=2**31 - 1, trace_id="gone")])
         log = self.Log.search([("trace_id", "=", "gone")])
         self.assertEqual((len(log), log.user_id.id, log.config_id.id), (1, False, False))
 

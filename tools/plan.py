@@ -363,7 +363,6 @@ class Endpoint:
     delete_policy: str
     all_or_nothing: bool
     tracking_disable: bool
-    log_policy: str
 
     @property
     def is_locked(self):
