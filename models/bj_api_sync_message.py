@@ -1,7 +1,5 @@
 import hashlib
 
-from psycopg2.errors import UniqueViolation
-
 from odoo import api, fields, models
 from odoo.tools import SQL
 
@@ -35,18 +33,15 @@ class BjApiSyncMessage(models.Model):
         :rtype: bool
         """
         key = hashlib.sha256(message.encode(errors="surrogateescape")).hexdigest()
-        insert = SQL(
-            "INSERT INTO %s (config_id, key, create_date) VALUES (%s, %s, now() AT TIME ZONE 'UTC')",
+        query = SQL(
+            "INSERT INTO %s (config_id, key, create_date) VALUES (%s, %s, now() AT TIME ZONE 'UTC')"
+            " ON CONFLICT DO NOTHING",
             SQL.identifier(self._table),
             config_id,
             key,
         )
-        try:
-            with self.env.cr.savepoint(flush=False):
-                self.env.cr.execute(insert, log_exceptions=False)
-        except UniqueViolation:
-            return False
-        return True
+        self.env.cr.execute(query, log_exceptions=False)  # of two at once, Odoo tries the second again
+        return bool(self.env.cr.rowcount)
 
     @api.autovacuum
     def _gc_messages(self):
