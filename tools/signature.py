@@ -69,22 +69,21 @@ def sign(style, secrets, body, message_id="", timestamp=0):
     :rtype: dict[str, str]
     :raises ValueError: for a secret that is not of the style
     """
-    keys = [parse_secret(style, secret) for secret in ([secrets] if isinstance(secrets, str) else secrets)]
+    secrets = [secrets] if isinstance(secrets, str) else secrets
+    signatures = [_compute(style, secret, message_id, timestamp, body) for secret in secrets]
     if style == "standard":
-        signatures = [_base64(key, f"{message_id}.{timestamp}.".encode(), body) for key in keys]
         return {
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
         }
     if style == "stripe":
-        signatures = [_hex(key, f"{timestamp}.".encode(), body) for key in keys]
         return {"Stripe-Signature": ",".join([f"t={timestamp}", *(f"v1={signature}" for signature in signatures)])}
     if style == "shopify":
         message = {"X-Shopify-Webhook-Id": message_id} if message_id else {}
-        return message | {"X-Shopify-Hmac-Sha256": _base64(keys[0], body)}
+        return message | {"X-Shopify-Hmac-Sha256": signatures[0]}
     message = {"X-GitHub-Delivery": message_id} if message_id else {}
-    return message | {"X-Hub-Signature-256": f"sha256={_hex(keys[0], body)}"}
+    return message | {"X-Hub-Signature-256": f"sha256={signatures[0]}"}
 
 
 def verify(style, secrets, headers, body, now):
@@ -103,13 +102,7 @@ def verify(style, secrets, headers, body, now):
     message_id, timestamp, received = READERS[style](headers)
     if not received or (not body and timestamp is None):  # over nothing at all, a signature never changes
         raise SignatureError("missing")
-    prefix = b""
-    if style == "standard":
-        prefix = f"{message_id}.{timestamp}.".encode(errors="surrogateescape")
-    elif style == "stripe":
-        prefix = f"{timestamp}.".encode()
-    encode = _base64 if style in ("standard", "shopify") else _hex
-    expected = [encode(parse_secret(style, secret), prefix, body) for secret in secrets]
+    expected = [_compute(style, secret, message_id, timestamp, body) for secret in secrets]
     given = [signature.encode(errors="surrogateescape") for signature in received]
     if not any(hmac.compare_digest(one, other.encode()) for one in given for other in expected):
         raise SignatureError("wrong")
@@ -155,13 +148,9 @@ def _timestamp(text):
     return text if re.fullmatch(r"[0-9]{1,12}", text) else ""
 
 
-def _base64(key, *parts):
-    return base64.b64encode(_hmac(key, *parts)).decode()
-
-
-def _hex(key, *parts):
-    return _hmac(key, *parts).hex()
-
-
-def _hmac(key, *parts):
-    return hmac.digest(key, b"".join(parts), "sha256")
+def _compute(style, secret, message_id, timestamp, body):
+    """Return the signature of a message, as the style writes it."""
+    prefix = {"standard": f"{message_id}.{timestamp}.", "stripe": f"{timestamp}."}.get(style, "")
+    message = prefix.encode(errors="surrogateescape") + body
+    digest = hmac.digest(parse_secret(style, secret), message, "sha256")
+    return base64.b64encode(digest).decode() if style in ("standard", "shopify") else digest.hex()
