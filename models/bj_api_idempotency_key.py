@@ -1,4 +1,3 @@
-import hashlib
 import json
 
 from odoo import api, fields, models
@@ -42,7 +41,7 @@ class BjApiIdempotencyKey(models.Model):
 
         :param int config_id: the configuration
         :param str key: what the caller gave, empty if nothing
-        :param str fingerprint: from :meth:`_get_fingerprint`
+        :param str fingerprint: what tells the request from others with the key
         :param identifiers: see :func:`transaction.lock`
         :return: status, headers and body of the stored answer, None if there is none yet
         :rtype: tuple[int, dict, str] | None
@@ -92,18 +91,6 @@ class BjApiIdempotencyKey(models.Model):
                 ),
             )
         )
-
-    @api.model
-    def _get_fingerprint(self, *parts):
-        """Return what tells requests apart: method, path, query and body.
-
-        :param parts: bytes
-        :rtype: str
-        """
-        digest = hashlib.blake2b(digest_size=20)
-        for part in parts:
-            digest.update(len(part).to_bytes(8, "big") + part)
-        return digest.hexdigest()
 
     @api.autovacuum
     def _gc_keys(self):
