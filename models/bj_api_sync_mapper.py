@@ -461,22 +461,19 @@ class BjApiSyncMapper(models.AbstractModel):
             if first is not row:
                 first.merge(row)
                 aliases.append((row, first))
-        new = {place: row for place, row in firsts.items() if not row.record_id}
-        known = [row for row in firsts.values() if row.record_id]
-        self._create(plan, list(new.values()))
-        created.update((place, row.record_id) for place, row in new.items())
-        self._update(plan, [row for row in known if row.vals])
+        new = [row for row in firsts.values() if not row.record_id]
+        known = [row for row in firsts.values() if row.record_id and row.vals]
+        if new:
+            records = self.env[plan.model].create([self._get_create_values(row) for row in new])
+            for row, record in zip(new, records, strict=True):
+                created[row.place] = record.id
+                row.record_id, row.created = record.id, True
+        if known:
+            self._update(plan, known)
         for row in rows:
             row.stored = True
         for row, first in aliases:
             row.record_id, row.vals = first.record_id, first.vals
-
-    def _create(self, plan, rows):
-        if not rows:
-            return
-        records = self.env[plan.model].create([self._get_create_values(row) for row in rows])
-        for row, record in zip(rows, records, strict=True):
-            row.record_id, row.created = record.id, True
 
     def _has_outside(self, rows):
         """Tell whether a record was created that its plan's filter domain hides: nobody would find it again.
@@ -528,8 +525,6 @@ class BjApiSyncMapper(models.AbstractModel):
 
     def _update(self, plan, rows):
         """Write what differs, and then what Odoo computed anew because of that, though the row has it."""
-        if not rows:
-            return
         records = self.env[plan.model].browse([row.record_id for row in rows])
         records.fetch({name for row in rows for name in row.vals})
         pairs = list(zip(rows, records, strict=True))
