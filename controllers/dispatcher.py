@@ -344,19 +344,14 @@ class BjApiSyncDispatcher(Dispatcher):
         response = Response(body, status=int(status), headers=headers)
         if not body:
             response.headers.pop("Content-Type")
-        if self.endpoint:
-            if self.quota or self.endpoint.cors_origins:
-                response.headers.update(self._get_edge_headers())
-            if self.endpoint.answer_headers:
-                response.headers.update(self.endpoint.answer_headers)
-        return response
-
-    def _get_edge_headers(self):
-        headers = self.quota.get_headers() if self.quota else {}
-        if self.endpoint.cors_origins:
+        if self.quota:
+            response.headers.update(self.quota.get_headers())
+        if self.endpoint and self.endpoint.cors_origins:
             origin = self.request.httprequest.headers.get("Origin", "")
-            headers |= get_cors_headers(self.endpoint.cors_origins, origin)
-        return headers
+            response.headers.update(get_cors_headers(self.endpoint.cors_origins, origin))
+        if self.endpoint:
+            response.headers.update(self.endpoint.answer_headers)
+        return response
 
     def handle_error(self, exc):
         """Turn any exception into a JSON response, after a rollback, with a log that survives it.
