@@ -189,15 +189,12 @@ def parse_text(field_type, text):
     if not text:
         return False
     if field_type == "boolean":
-        lowered = text.lower()
-        if lowered not in TRUE + FALSE:
-            raise ValueError
-        return lowered in TRUE
-    if field_type in ("many2one", "many2one_reference", *TO_MANY):
-        return _parse_id(int(text) if re.fullmatch(r"\d{1,10}", text) else text)
-    if field_type == "datetime":
-        text = text.replace(" ", "+") if "T" in text else text  # a + of an offset that was not URL-encoded
-    return parse(field_type, text)
+        text = text.lower()
+    elif field_type in TO_MANY:  # one of them
+        field_type = "many2one"
+    elif field_type == "datetime" and "T" in text:
+        text = text.replace(" ", "+")  # a + of an offset that was not URL-encoded
+    return parse(field_type, Text(text))
 
 
 def _parse_text(value):
