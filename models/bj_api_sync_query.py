@@ -24,25 +24,27 @@ class BjApiSyncQuery(models.AbstractModel):
     _name = "bj.api.sync.query"
     _description = "API Query"
 
-    def _search(self, plan, domain=Domain.TRUE, offset=None, limit=None, order=None, active_test=True):
+    def _search(self, plan, domain=Domain.TRUE, offset=None, limit=None, order=None):
         """Search the records a configuration lets the current user read, as ``_search`` of the model does.
 
         :param Plan plan: the configuration, whose filter domain applies
         :param odoo.fields.Domain domain: what the request asks for
-        :param bool active_test: whether archived records are left out, unless a domain is about them
         :rtype: odoo.tools.Query
         :raises AccessError: if the user may not read the model
         """
         model = self.env[plan.model]
-        query = self._get_query(model, domain, plan.filter_domain, active_test)
+        query = self._get_query(model, domain, plan.filter_domain)
         # only now: a model that searches in its own way may search another one, and take records out afterwards
         if order:
             query.order = model._order_to_sql(order, query)
         query.limit, query.offset = limit, offset
         return query
 
-    def _get_query(self, model, domain, filter_domain, active_test):
-        """Return the query of all records that :meth:`_search` is to find."""
+    def _get_query(self, model, domain, filter_domain, active_test=True):
+        """Return the query of all records in some domains.
+
+        :param bool active_test: whether archived records are left out, unless a domain is about them
+        """
         conditions = self._get_conditions(model._name, filter_domain, active_test)
         if conditions is None or any(leaf.field_expr == model._active_name for leaf in domain.iter_conditions()):
             domain &= self.env["bj.api.sync.script"]._eval_domain(filter_domain)
