@@ -304,7 +304,7 @@ class BjApiLog(models.Model):
     @api.model
     def _get_literals(self, config, further_secrets=()):
         secrets, further = _read_literals(config.secrets), redact.literals(further_secrets)
-        return redact.Literals(sorted({*secrets, *further}, key=len, reverse=True)) if further else secrets
+        return tuple(sorted({*secrets, *further}, key=len, reverse=True)) if further else secrets
 
     @api.model
     def _get_config_data(self, config_id):

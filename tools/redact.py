@@ -65,19 +65,13 @@ _CHARSET = re.compile(
 )
 
 
-class Literals(tuple):
-    """Secrets as they may be written in a text, escaped or not, the longest first: bytes."""
-
-
 def literals(secrets):
-    """Prepare secrets once for several calls.
+    """Return secrets as they may be written in a text, escaped or not, the longest first.
 
     :param secrets: values that are masked wherever they occur: strings, and ``(login, password)`` pairs,
         these also the way Basic authentication sends them (RFC 7617)
-    :rtype: Literals
+    :rtype: tuple[bytes, ...]
     """
-    if isinstance(secrets, Literals):
-        return secrets
     found = set()
     for secret in secrets:
         if isinstance(secret, tuple) and any(secret):
@@ -85,7 +79,7 @@ def literals(secrets):
             found |= {base64.b64encode(pair), base64.urlsafe_b64encode(pair)}
         for text in filter(None, secret if isinstance(secret, tuple) else (secret,)):
             found.update(form.encode(errors="replace") for form in _escape(text))
-    return Literals(sorted(found, key=len, reverse=True))
+    return tuple(sorted(found, key=len, reverse=True))
 
 
 def _escape(text):
@@ -97,16 +91,15 @@ def _escape(text):
         yield from (quote(text), quote(text, safe=""), quote_plus(text), html.escape(text))
 
 
-def headers(mapping, secret_names=(), secrets=()):
+def headers(pairs, secret_names=(), secrets=()):
     """Write headers as text, one ``Name: value`` per line, without their secrets.
 
-    :param mapping: a mapping of names to values, or an iterable of such pairs
+    :param pairs: names and values
     :param secret_names: names of further headers whose values are secrets, in any case
     :param secrets: see :func:`literals`
     :rtype: str
     """
     names = {name.lower() for name in secret_names}
-    pairs = mapping.items() if hasattr(mapping, "items") else mapping
     return url("\n".join(f"{name}: {_header(name.lower(), str(value), names)}" for name, value in pairs), secrets)
 
 
@@ -130,7 +123,7 @@ def url(text, secrets=()):
     :param secrets: see :func:`literals`
     :rtype: str
     """
-    data = _mask(text.encode(errors="replace"), literals(secrets))
+    data = _mask(text.encode(errors="replace"), secrets)
     return _URL_KEY.sub(rb"\1" + _MASK, data).decode(errors="replace").replace("\0", "")
 
 
@@ -147,7 +140,6 @@ def body(data, content_type="", secrets=(), limit=LIMIT):
         return ""
     if not isinstance(data, (str, bytes, bytearray, memoryview)):
         data = json.dumps(data, ensure_ascii=False, default=str)
-    secrets = literals(secrets)
     # A secret that the window's end cuts in two is in its last bytes only: these are never shown.
     margin = len(secrets[0]) if secrets else 0
     if isinstance(data, str):
@@ -195,7 +187,7 @@ def _mask(data, secrets):
     """Mask all secrets in some UTF-8 text.
 
     :param bytes data: the text
-    :param Literals secrets: values to mask
+    :param secrets: see :func:`literals`
     :rtype: bytes
     """
     if b"\\u00" in data or b"%" in data:  # letters that are written in a roundabout way
