@@ -144,8 +144,7 @@ class BjApiLog(models.Model):
 
         Only the logs of errors go through the ORM, so that automation rules can be about them: it would double
         the time of the others. Bodies may be bytes, text or JSON values, headers a mapping, pairs or text. Besides
-        the fields, ``request_content_type`` and ``response_content_type`` may be given, and
-        ``further_secrets``, texts to mask beside the secrets of the configuration.
+        the fields, ``further_secrets`` may be given, texts to mask beside the secrets of the configuration.
 
         :param dict values: values of the fields
         :return: the log, empty if the configuration wants none
@@ -273,10 +272,10 @@ class BjApiLog(models.Model):
         if values.get("direction") == "in" and values.get("method") == "GET" and values["status"] == "success":
             limit = min(limit, READ_LIMIT)
         for part in ("request", "response"):
-            headers, content_type = values.get(f"{part}_headers"), values.pop(f"{part}_content_type", "")
+            headers, content_type = values.get(f"{part}_headers"), ""
             if headers and not isinstance(headers, str):
                 pairs = list(headers.items() if hasattr(headers, "items") else headers)
-                content_type = content_type or next((v for k, v in pairs if k.lower() == "content-type"), "")
+                content_type = next((value for name, value in pairs if name.lower() == "content-type"), "")
                 values[f"{part}_headers"] = redact.headers(pairs, config.secret_headers, secrets)
             elif headers:
                 values[f"{part}_headers"] = redact.body(headers, secrets=secrets, limit=limit)

@@ -452,11 +452,9 @@ class BjApiSyncOutbound(models.AbstractModel):
             response_code=exchange.status_code,
             request_headers=call.shown_headers,
             request_body=call.body,
-            request_content_type=request.content_type,
             further_secrets=(oauth.get_token(call),) if config.authorization_type == "oauth2" else (),
             response_headers=dict(exchange.headers),
             response_body=exchange.content,
-            response_content_type=exchange.headers.get("Content-Type"),
             duration=exchange.duration,
             error_message=note or False,
         )

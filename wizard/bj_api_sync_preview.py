@@ -92,7 +92,6 @@ class BjApiSyncPreview(models.TransientModel):
                 "url": call.url,
                 "request_headers": call.shown_headers,
                 "request_body": call.body,
-                "request_content_type": request.content_type,
             }
         )
         headers, body = shown["request_headers"].splitlines(), shown.get("request_body") or ""
