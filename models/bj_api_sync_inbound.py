@@ -409,12 +409,11 @@ class BjApiSyncInbound(models.AbstractModel):
         :return: an order of the ORM, its last term the id
         :rtype: str
         """
-        fields, terms = self.env[plan.model]._fields, []
-        names = self._get_sort_names(plan) if "sort" in args else {}
+        terms, names = [], self._get_sort_names(plan) if "sort" in args else {}
         for key in [key.strip() for text in args.get("sort", ()) for key in text.split(",") if key.strip()]:
             descending = key.startswith("-")
             name = names.get(key[descending:])
-            if not name or not fields[name]._description_sortable(self.env):
+            if not name:
                 raise BadPayload(self.env._("The parameter sort names a key that cannot be sorted by: %s", key))
             terms.append(f"{name} {'desc' if descending else 'asc'}")
             if name == "id":
@@ -422,14 +421,25 @@ class BjApiSyncInbound(models.AbstractModel):
         return ", ".join([*terms, "id asc"])
 
     def _get_sort_names(self, plan):
-        """Return the keys that lists may be sorted by, where their fields can be: key -> field name."""
-        names = {line.key: line.field_name for line in plan.lines if line.value_type == "plain" and line.field_name}
+        """Return the keys that lists can be sorted by: key -> field name."""
         fields = self.env[plan.model]._fields
-        return names | {name: name for name in SORTABLE if name in fields and name not in names}
+        names = {line.key: line.field_name for line in plan.lines if line.value_type == "plain" and line.field_name}
+        names |= {name: name for name in SORTABLE if name in fields and name not in names}
+        return {key: name for key, name in names.items() if fields[name]._description_sortable(self.env)}
+
+    def _get_filter_lines(self, plan):
+        """Return the keys that lists can be filtered by: key -> line."""
+        fields = self.env[plan.model]._fields
+        return {
+            line.key: line
+            for line in plan.lines
+            for field in [fields.get(line.field_name)]
+            if field and not line.script and field._description_searchable and field.type != "binary"
+        }
 
     def _get_params_domain(self, endpoint, plan, args):
         """Turn the configured parameters, and mapped keys, into a domain."""
-        lines = {line.key: line for line in plan.lines if line.field_name and not line.script}
+        lines = self._get_filter_lines(plan)
         domains, unknown = [], []
         for key, texts in args.items():
             if key in COMMON_PARAMS + LIST_PARAMS:
@@ -454,9 +464,6 @@ class BjApiSyncInbound(models.AbstractModel):
         if identifier := line.mapping and line.mapping.identifier:
             name = f"{line.field_name}.{identifier.field_name}"
             param = Param(line.key, name, identifier.field_type, "=")
-        field = self.env[plan.model]._fields[line.field_name]
-        if not field._description_searchable or field.type == "binary":
-            self._check_params([line.key], ())
         # an empty value is asked of the relation itself: without a related record there is no identifier to compare
         return Domain.OR(self._get_param_domain(plan, param if text else own, [text]) for text in texts)
 

@@ -327,22 +327,18 @@ class BjApiSyncOpenapi(models.AbstractModel):
         return params
 
     def _get_sort_keys(self, scope):
-        fields, env = scope.model._fields, scope.model.env
-        keys = self.env["bj.api.sync.inbound"]._get_sort_names(scope.plan)
-        sortable = [key for key, name in keys.items() if fields[name]._description_sortable(env)]
-        return [f"{sign}{key}" for key in sortable for sign in ("", "-")]
+        inbound = self.env["bj.api.sync.inbound"].with_env(scope.model.env)
+        return [f"{sign}{key}" for key in inbound._get_sort_names(scope.plan) for sign in ("", "-")]
 
     def _get_filter_params(self, scope):
         """Describe the mapped keys as equality, and the configured parameters."""
         params = {}
-        for line in scope.plan.lines:
-            field = scope.model._fields.get(line.field_name)
-            if line.script or field is None or not field._description_searchable or field.type == "binary":
-                continue
+        for key, line in self.env["bj.api.sync.inbound"]._get_filter_lines(scope.plan).items():
+            field = scope.model._fields[line.field_name]
             if line.mapping and line.mapping.identifier:
                 field = self.env[line.mapping.model]._fields[line.mapping.identifier.field_name]
             text = self.env._("Only records whose “%s” is this. Empty: those without.", line.label)
-            params[line.key] = text, self._get_operand(field, "=")
+            params[key] = text, self._get_operand(field, "=")
         operators = dict(self.env["bj.api.sync.param"]._fields["domain_operator"]._description_selection(self.env))
         for param in scope.endpoint.params.values():
             field = scope.model._fields[param.field_name]
