@@ -3,6 +3,7 @@ import logging
 import re
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from urllib.parse import quote
 
 from psycopg2 import IntegrityError
@@ -11,7 +12,7 @@ from psycopg2.errors import CheckViolation, ForeignKeyViolation, NotNullViolatio
 from odoo import models
 from odoo.exceptions import AccessError, MissingError
 from odoo.fields import Domain
-from odoo.tools import SQL, Query, ormcache
+from odoo.tools import SQL, Query, groupby, ormcache
 
 from ..exceptions import (
     DATABASE_REFUSALS,
@@ -665,10 +666,7 @@ class BjApiSyncInbound(models.AbstractModel):
         """Tell which items an exception is about; nothing if it may be any of several."""
         faults = [error for error in getattr(exc, "errors", ()) if "index" in error]
         if faults:
-            found = {}
-            for error in faults:
-                found.setdefault(error["index"], []).append(error)
-            return found
+            return dict(groupby(faults, key=itemgetter("index")))
         if len(items) > 1:
             return {}
         if isinstance(exc, DATABASE_REFUSALS):
@@ -686,8 +684,7 @@ class BjApiSyncInbound(models.AbstractModel):
         """
         diag, message = exc.diag, exc.diag.message_primary
         if isinstance(exc, IntegrityError):
-            tables = ((model._table, name) for name, model in self.env.registry.items())
-            name = next((name for table, name in tables if table == diag.table_name), None)
+            name = next((name for name, model in self.env.registry.items() if model._table == diag.table_name), None)
             message = self.env[name or plan.model]._sql_error_to_message(exc)
             if isinstance(exc, RestrictViolation):  # of PostgreSQL 18, which Odoo has no words for
                 user = self.env["ir.model"]._get(name).name or diag.table_name  # that of a many2many

@@ -222,7 +222,8 @@ class Row:
         """Take the values of a later row of the same record: they count, but lines of a one2many come together."""
         for name, value in later.vals.items():
             known = self.vals.get(name)
-            if isinstance(known, Links) and isinstance(value, Links) and value.adds:
+            are_links = isinstance(known, Links) and isinstance(value, Links)
+            if are_links and value.kind == "one2many" and not value.remove_missing:
                 known.add(value.targets)
             else:
                 self.vals[name] = value
@@ -245,11 +246,6 @@ class Links:
     def rows(self):
         """The targets that are rows."""
         return [target for target in self.targets if isinstance(target, Row)]
-
-    @property
-    def adds(self):
-        """Whether other records stay linked."""
-        return self.kind == "one2many" and not self.remove_missing
 
     def add(self, targets):
         """Link more records; those that are linked already are merged."""
