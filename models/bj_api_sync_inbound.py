@@ -205,7 +205,8 @@ class BjApiSyncInbound(models.AbstractModel):
         return Answer(200, {"status": "success", "data": objects[0]}, record_ids=ids)
 
     def _do_post(self, endpoint, plan, operation):
-        return self._write(endpoint, plan, operation, self._check_creatable)
+        check = partial(self._check_rows, may_update=endpoint.existing_policy != "error")
+        return self._write(endpoint, plan, operation, check)
 
     def _do_put(self, endpoint, plan, operation):
         record = None
@@ -213,7 +214,7 @@ class BjApiSyncInbound(models.AbstractModel):
             if not isinstance(operation.payload, dict):
                 raise BadPayload(self.env._("The body must be an object."))
             record = self._find_unchanged(endpoint, plan, operation)
-        return self._write(endpoint, plan, operation, self._check_updatable, record)
+        return self._write(endpoint, plan, operation, partial(self._check_rows, may_create=False), record)
 
     _do_patch = _do_put
 
@@ -514,7 +515,7 @@ class BjApiSyncInbound(models.AbstractModel):
     def _write(self, endpoint, plan, operation, check, record=None):
         """Create or update what a body describes.
 
-        :param check: notes the faults of rows that this method may not write, ``check(endpoint, plan, batch, rows)``
+        :param check: notes the faults of rows that this method may not write, see :meth:`_check_rows`
         :param record: the record that the path names
         :rtype: Answer
         """
@@ -529,7 +530,7 @@ class BjApiSyncInbound(models.AbstractModel):
         before = {} if operation.dry_run else None
 
         def work(items):
-            return self._write_items(plan, payloads, items, partial(check, endpoint), record and record._ids, before)
+            return self._write_items(plan, payloads, items, check, record and record._ids, before)
 
         rows, errors = self._split(plan, list(range(len(payloads))), work, atomic) if many else (work([0]), {})
         records = self.env[plan.model].browse([row.record_id for row in rows])
@@ -612,26 +613,25 @@ class BjApiSyncInbound(models.AbstractModel):
             error = f"{type(exc).__name__}: {exc}".splitlines()[0]  # the others of a database's error are its query
             raise BadPayload(self.env._("Odoo failed on these values: %s", error)) from exc
 
-    def _check_creatable(self, endpoint, plan, batch, rows):
-        for index, row in enumerate(rows):
-            if row.record_id and endpoint.existing_policy == "error":
-                message = self.env._("A record with the identifier %s exists already.", row.key)
-                batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
-            elif not row.record_id and plan.identifier.field_name == "id" and row.key is not None:
-                message = self.env._("No record has the identifier %s.", row.key)
-                batch.fault(index, plan.identifier.path, message, plan.identifier.id, 404)
+    def _check_rows(self, plan, batch, rows, may_create=True, may_update=True, needs_key=False):
+        """Note the faults of rows that may not be written.
 
-    def _check_updatable(self, endpoint, plan, batch, rows):
+        :param bool may_create: whether there may be new records; none can have an id that is given
+        :param bool may_update: whether records may be there already
+        :param bool needs_key: whether new records must have an identifier
+        """
+        line = plan.identifier
         for index, row in enumerate(rows):
             if row.record_id:
-                continue
-            path, line_id = plan.identifier.path, plan.identifier.id
-            if row.key is None:
-                message = self.env._("The record identifier is missing.")
-                batch.fault(index, path, message, line_id)
-            else:
+                if not may_update:
+                    message = self.env._("A record with the identifier %s exists already.", row.key)
+                    batch.fault(index, line.path, message, line.id, 409)
+            elif row.key is None:
+                if needs_key or not may_create:
+                    batch.fault(index, line.path, self.env._("The record identifier is missing."), line.id)
+            elif not may_create or line.field_name == "id":
                 message = self.env._("No record has the identifier %s.", row.key)
-                batch.fault(index, path, message, line_id, 404)
+                batch.fault(index, line.path, message, line.id, 404)
 
     def _split(self, plan, items, work, atomic):
         """Work on all items together; only when some fail, without those, or one by one where it may be any of them.
@@ -741,7 +741,7 @@ class BjApiSyncInbound(models.AbstractModel):
             rows = mapper._prepare_rows(plan, batch)
             mapper._resolve(plan, batch, rows)
             mapper._refuse_twice(plan, batch, rows)
-            self._check_updatable(endpoint, plan, batch, rows)
+            self._check_rows(plan, batch, rows, may_create=False)
             if batch.errors:
                 raise _faults(batch.errors)
             self._remove(endpoint, self.env[plan.model].browse([row.record_id for row in rows]))

@@ -214,19 +214,10 @@ class BjApiSyncPull(models.AbstractModel):
         :rtype: tuple[list, dict]
         """
         inbound, plan = env["bj.api.sync.inbound"], env["bj.api.sync.mapper"]._plan(config.id, "in")
-        check = partial(self._check_rows, config)
+        # without identifier, an item would become another new record with every pull
+        check = partial(inbound._check_rows, needs_key=True)
         work = partial(inbound._write_items, plan, items, check=check)
         return inbound._split(plan, list(range(len(items))), work, atomic=False)
-
-    def _check_rows(self, config, plan, batch, rows):
-        """Note the faults of items that would become another new record with every pull."""
-        line = plan.identifier
-        if line.field_name == "id":  # which nobody can give a new record
-            self.env["bj.api.sync.inbound"]._check_updatable(config, plan, batch, rows)
-            return
-        for index, row in enumerate(rows):
-            if row.key is None:
-                batch.fault(index, line.path, self.env._("The record identifier is missing."), line.id)
 
     def _advance(self, config, state, place, mark, result):
         """Return the state behind a page."""
