@@ -147,7 +147,7 @@ class BjApiSyncInbound(models.AbstractModel):
         try:
             return getattr(room, f"_do_{operation.method.lower()}")(endpoint, plan, operation)
         except BadPayload as exc:
-            if not isinstance(operation.payload, list):
+            if not operation.is_list:
                 for error in exc.errors:
                     error.pop("index", None)
             raise
@@ -158,8 +158,8 @@ class BjApiSyncInbound(models.AbstractModel):
         :return: model, field and identifier of each, whichever configuration they come by
         :rtype: list[tuple]
         """
-        plan, payload = self.env["bj.api.sync.mapper"]._plan(endpoint.config_id), operation.payload
-        items = [plan.as_object(item) for item in (payload if isinstance(payload, list) else [payload])]
+        plan = self.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
+        items = [plan.as_object(item) for item in operation.items]
         found = list(self._list_identifiers(plan, [item for item in items if isinstance(item, dict)]))
         if operation.record_ref:
             line = plan.identifier if endpoint.record_id_type == "identifier" else None
@@ -227,7 +227,6 @@ class BjApiSyncInbound(models.AbstractModel):
         self._check_params(operation.args, WRITE_PARAMS)
         if operation.payload is None or operation.payload == []:
             raise BadPayload(self.env._("Tell which records to delete: /<id>, or record identifiers in the body."))
-        self._check_size(endpoint, operation.payload)
         return self._delete_listed(endpoint, plan, operation)
 
     # ------------------------------------------------------------------
@@ -508,10 +507,6 @@ class BjApiSyncInbound(models.AbstractModel):
     # Writing
     # ------------------------------------------------------------------
 
-    def _check_size(self, endpoint, payload):
-        if isinstance(payload, list) and len(payload) > endpoint.limit:
-            raise PayloadTooLarge(self.env._("At most %s items in one request.", endpoint.limit))
-
     def _write(self, endpoint, plan, operation, check, record=None):
         """Create or update what a body describes.
 
@@ -519,38 +514,44 @@ class BjApiSyncInbound(models.AbstractModel):
         :param record: the record that the path names
         :rtype: Answer
         """
-        args, payload = operation.args, operation.payload
-        self._check_params(args, COMMON_PARAMS + WRITE_PARAMS)
-        selected, atomic = self._select(plan, args), endpoint.all_or_nothing or self._get_flag(args, "atomic")
-        if not isinstance(payload, (dict, list)):
+        self._check_params(operation.args, COMMON_PARAMS + WRITE_PARAMS)
+        selected = self._select(plan, operation.args)
+        if not isinstance(operation.payload, (dict, list)):
             raise BadPayload(self.env._("The body must be an object or a list of objects."))
-        self._check_size(endpoint, payload)
-        many = isinstance(payload, list)
-        payloads = payload if many else [payload]
         before = {} if operation.dry_run else None
 
         def work(items):
-            return self._write_items(plan, payloads, items, check, record and record._ids, before)
+            return self._write_items(plan, operation.items, items, check, record and record._ids, before)
 
-        rows, errors = self._split(plan, list(range(len(payloads))), work, atomic) if many else (work([0]), {})
+        rows, errors = self._work(endpoint, plan, operation, work)
         records = self.env[plan.model].browse([row.record_id for row in rows])
         data = self._represent(selected, records)
         created = sum(row.created for row in rows)
         conflicts = [{"index": row.item, "message": row.kept} for row in rows if row.kept]
         status = 207 if errors else 201 if rows and created == len(rows) else 200
-        changes = before is not None and self._get_changes(plan, rows, records, before)
-        if many:
-            meta = {"created": created, "updated": len(rows) - created - len(conflicts), "failed": len(errors)}
-            answer = self._answer_list(status, data, errors, meta, records._ids)
-        else:
-            location = self._get_ref(endpoint, plan, records) if created and not operation.dry_run else ""
-            body = {"status": "success", "data": data[0]}
-            answer = Answer(status, body, location=location, record_ids=records._ids)
+        meta = {"created": created, "updated": len(rows) - created - len(conflicts), "failed": len(errors)}
+        answer = self._answer(operation, status, data, records._ids, errors, meta)
         if conflicts:
             answer.body["conflicts"] = conflicts
         if operation.dry_run:
-            answer.body["changes"] = changes if many else changes[0]
+            changes = self._get_changes(plan, rows, records, before)
+            answer.body["changes"] = changes if operation.is_list else changes[0]
+        elif created and not operation.is_list:
+            answer.location = self._get_ref(endpoint, plan, records)
         return answer
+
+    def _work(self, endpoint, plan, operation, work):
+        """Work on the items of a body; the only one fails by its exception.
+
+        :param work: see :meth:`_split`
+        :return: the results in order, the errors by index
+        """
+        atomic = endpoint.all_or_nothing or self._get_flag(operation.args, "atomic")
+        if not operation.is_list:
+            return work([0]), {}
+        if len(operation.items) > endpoint.limit:
+            raise PayloadTooLarge(self.env._("At most %s items in one request.", endpoint.limit))
+        return self._split(plan, list(range(len(operation.items))), work, atomic)
 
     def _get_changes(self, plan, rows, records, before):
         """Return key -> old and new value of each item, where they differ; a key that one side lacks is null there."""
@@ -561,7 +562,10 @@ class BjApiSyncInbound(models.AbstractModel):
             changes.append({key: pair for key, pair in pairs.items() if pair["old"] != pair["new"]})
         return changes
 
-    def _answer_list(self, status, data, errors, meta, record_ids):
+    def _answer(self, operation, status, data, record_ids, errors, meta):
+        """Answer with what became of an item, or of a list; ``meta`` and the errors are those of a list."""
+        if not operation.is_list:
+            return Answer(status, {"status": "success", "data": data[0]}, record_ids=record_ids)
         body = {"status": "success", "data": data, "meta": meta}
         if errors:
             body["errors"] = [
@@ -732,9 +736,7 @@ class BjApiSyncInbound(models.AbstractModel):
 
     def _delete_listed(self, endpoint, plan, operation):
         """Delete the records whose identifiers a body lists, bare or as objects."""
-        payload, many = operation.payload, isinstance(operation.payload, list)
-        payloads = [plan.as_object(item) for item in (payload if many else [payload])]
-        mapper = self.env["bj.api.sync.mapper"]
+        payloads, mapper = [plan.as_object(item) for item in operation.items], self.env["bj.api.sync.mapper"]
 
         def work(items):
             batch = Batch.of([payloads[index] for index in items], items)
@@ -747,13 +749,9 @@ class BjApiSyncInbound(models.AbstractModel):
             self._remove(endpoint, self.env[plan.model].browse([row.record_id for row in rows]))
             return [row.record_id for row in rows]
 
-        if not many:
-            record_id = work([0])[0]
-            return Answer(200, {"status": "success", "data": {"id": record_id}}, record_ids=(record_id,))
-        atomic = endpoint.all_or_nothing or self._get_flag(operation.args, "atomic")
-        ids, errors = self._split(plan, list(range(len(payloads))), work, atomic)
-        meta = {"deleted": len(ids), "failed": len(errors)}
-        return self._answer_list(207 if errors else 200, [{"id": rid} for rid in ids], errors, meta, tuple(ids))
+        ids, errors = self._work(endpoint, plan, operation, work)
+        status, data = 207 if errors else 200, [{"id": record_id} for record_id in ids]
+        return self._answer(operation, status, data, ids, errors, {"deleted": len(ids), "failed": len(errors)})
 
 
 def _digest(secret):

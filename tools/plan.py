@@ -385,6 +385,16 @@ class Operation:
     matches: object = None
     dry_run: bool = False
 
+    @property
+    def is_list(self):
+        """Whether the body is a list of items, of which some may fail."""
+        return isinstance(self.payload, list)
+
+    @property
+    def items(self):
+        """The items of the body, be it a list of them or a single one."""
+        return self.payload if self.is_list else [self.payload]
+
 
 @dataclass(slots=True)
 class Answer:
