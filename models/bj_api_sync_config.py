@@ -9,11 +9,11 @@ from ..tools.secret import EncryptedChar
 from ..tools.transport import is_absolute
 from .bj_api_delivery import OPEN
 from .bj_api_sync_header import HEADER_VALUE_FORBIDDEN
+from .bj_api_sync_outbound import PLACEHOLDER
 
 #: Basic authentication is encoded, so any other character can be in it
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 MANAGER = "bj_api_sync.group_manager"
 #: the endpoint names the API itself answers
 RESERVED_ENDPOINTS = ("openapi.json", "docs")

@@ -1,7 +1,8 @@
 from odoo import api, fields, models
 
 from ..tools.secret import EncryptedChar
-from .bj_api_sync_config import MANAGER, PLACEHOLDER
+from .bj_api_sync_config import MANAGER
+from .bj_api_sync_outbound import PLACEHOLDER
 
 #: what a script for headers may begin with
 HEADER_TEMPLATES = {

@@ -4,7 +4,8 @@ from odoo.fields import Command
 
 from ..tools import transaction
 from ..tools.notification import notify
-from .bj_api_sync_config import MANAGER, PLACEHOLDER
+from .bj_api_sync_config import MANAGER
+from .bj_api_sync_outbound import PLACEHOLDER
 
 #: what each kind of paging cannot work without
 REQUIRED_BY_PAGING = {"page": ("pull_param",), "offset": ("pull_param",), "cursor": ("pull_param", "pull_next_key")}

@@ -16,6 +16,7 @@ from ..tools import codec, oauth
 from ..tools.result import Result
 from ..tools.transport import get_host
 
+#: what a URL is filled with: an external key
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
