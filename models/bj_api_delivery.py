@@ -289,7 +289,7 @@ class BjApiDelivery(models.Model):
         requests = outbound._prepare_requests(config, items)
         deliveries = self._insert(config, requests, operation)
         links._note_queued(config, states, requests, deliveries)
-        self.env["bj.api.sync.pushed"]._note(config, requests, operation)
+        self.env["bj.api.sync.pushed"]._note(config, items, requests, operation)
         deliveries._wake_up()
         return deliveries
 

@@ -12,7 +12,7 @@ from odoo.exceptions import UserError
 from odoo.fields import Domain
 
 from ..exceptions import DATABASE_REFUSALS, MISFITS, REFUSALS, CannotSend
-from ..tools import codec, oauth
+from ..tools import codec, oauth, paging
 from ..tools.result import Result
 from ..tools.transport import get_host
 
@@ -35,8 +35,6 @@ class PreparedRequest:
     body: bytes | None = None
     content_type: str = ""
     error: str = ""
-    #: for each record what the Deletion URL will need of it; empty where there is none
-    keys: tuple = ()
     #: what the URL was made of: the ``field`` of the configuration, its value (``template``), and the ``payload`` as
     #: JSON where no body has it; None for what could not be prepared
     source: dict | None = None
@@ -205,15 +203,12 @@ class BjApiSyncOutbound(models.AbstractModel):
         if error:
             return self._prepare_request(config, records, error=error)
         payloads = [payload for _record, payload in page]
-        names = PLACEHOLDER.findall(config.deletion_url or "")
-        keys = tuple(_pick_values(payload, names) for payload in payloads) if names else ()
         source = {"field": "request_url", "template": config.request_url}
         if config.http_method_ids.name == "GET":
             url, source = self._build_query(url, payloads[0]), source | {"payload": json.dumps(payloads[0])}
-            return self._prepare_request(config, records, url=url, keys=keys, source=source)
+            return self._prepare_request(config, records, url=url, source=source)
         content_type, body = self._build_body(config, payloads if config.is_paginated else payloads[0])
-        values = {"url": url, "body": body, "content_type": content_type, "keys": keys, "source": source}
-        return self._prepare_request(config, records, **values)
+        return self._prepare_request(config, records, url=url, body=body, content_type=content_type, source=source)
 
     @api.model
     def _prepare_request(self, config, records, **values):
@@ -322,12 +317,12 @@ class BjApiSyncOutbound(models.AbstractModel):
 
         :raises UserError: where the payload has no value for one
         """
-        return self._fill_url(config.request_url, _pick_values(payload, PLACEHOLDER.findall(config.request_url)))
+        return self._fill_url(config.request_url, payload)
 
     @api.model
-    def _fill_url(self, url, values):
+    def _fill_url(self, url, payload):
         def fill(match):
-            value = values.get(match[1])
+            value = paging.try_pick(payload, match[1])
             text = _to_text(value)
             # dots alone would lead to another path, encoded or not
             if text in ("", ".", "..") or isinstance(value, (dict, list)):
@@ -511,20 +506,6 @@ def _to_text(value):
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)
-
-
-def _pick_values(payload, names):
-    """Return the values of keys, whose dots walk into nested objects, by their names.
-
-    :rtype: dict
-    """
-    values = {}
-    for name in names:
-        value = payload
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        values[name] = value
-    return values
 
 
 def _flatten(value, key=""):

@@ -279,7 +279,7 @@ class BjApiSyncPull(models.AbstractModel):
             self.env._(
                 "Item %(index)s (%(key)s) %(pointer)s: %(message)s",
                 index=index,
-                key=_try_pick(items[index], identifier.key, "?"),
+                key=paging.try_pick(items[index], identifier.key, "?"),
                 pointer=error.get("pointer") or "/",
                 message=error["message"],
             )
@@ -376,7 +376,7 @@ class BjApiSyncPull(models.AbstractModel):
         :raises UserError: for a URL of another host, or what is no place
         """
         key, kind, place = config.pull_next_key, config.pull_paging, state.get("place")
-        following = _try_pick(answer, key) if key else None
+        following = paging.try_pick(answer, key) if key else None
         if kind == "link" and not key:
             following = paging.parse_next_link(exchange.headers.get("Link"))
         if kind in ("link", "cursor"):
@@ -437,10 +437,3 @@ def _stamp(seconds=0):
 
 def _digest(value):
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _try_pick(data, key, default=None):
-    try:
-        return paging.pick(data, key)
-    except LookupError:
-        return default

@@ -3,6 +3,9 @@ import json
 from odoo import api, fields, models
 from odoo.tools import SQL
 
+from ..tools import paging
+from .bj_api_sync_outbound import PLACEHOLDER
+
 
 class BjApiSyncPushed(models.Model):
     """A record the other system was told of, and what its deletion is told with: by then it cannot be read."""
@@ -19,19 +22,22 @@ class BjApiSyncPushed(models.Model):
     _record_uniq = models.UniqueIndex("(config_id, record_id)")
 
     @api.model
-    def _note(self, config, requests, operation):
+    def _note(self, config, items, requests, operation):
         """Remember the records of some requests, in the transaction that queues them; or forget what is deleted.
 
         :param config: an outbound configuration
-        :param requests: :class:`~.bj_api_sync_outbound.PreparedRequest` of it
+        :param items: (record, payload, problem)
+        :param requests: what became of them, :class:`~.bj_api_sync_outbound.PreparedRequest`
         :param str operation: ``create``, ``write`` or ``unlink``
         """
         if not config.deletion_url:
             return
+        names = PLACEHOLDER.findall(config.deletion_url)
+        told = {record_id for request in requests if not request.error for record_id in request.record_ids}
         known = {
-            record_id: json.dumps(keys)
-            for request in requests
-            for record_id, keys in zip(request.record_ids, request.keys, strict=False)  # none for what was not sent
+            record.id: json.dumps({name: paging.try_pick(payload, name) for name in names})
+            for record, payload, _problem in items
+            if record.id in told
         }
         if operation == "unlink":
             self._forget(config, list(known))

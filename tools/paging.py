@@ -155,3 +155,11 @@ def pick(data, key):
     if isinstance(data, list) and re.fullmatch(r"-?\d{1,9}", head):
         return pick(data[int(head)], rest)
     raise LookupError(key)
+
+
+def try_pick(data, key, default=None):
+    """Return what :func:`pick` does, or a default where the key leads nowhere."""
+    try:
+        return pick(data, key)
+    except LookupError:
+        return default
