@@ -1,9 +1,12 @@
 import re
 
+from psycopg2.extras import Json
+
 from odoo import api, fields, models
 from odoo.exceptions import UserError, ValidationError
+from odoo.tools import SQL
 
-from ..tools import signature
+from ..tools import signature, transaction
 from ..tools.notification import notify
 from ..tools.secret import EncryptedChar
 from ..tools.transport import is_absolute
@@ -634,6 +637,20 @@ class BjApiSyncConfig(models.Model):
         """
         self.ensure_one()
         return tuple(filter(None, (self.signing_secret, self.signing_secret_previous)))
+
+    def _keep_place(self, fname, state, done=0, left=False):
+        """Commit what was done with the place that was reached, and show the progress.
+
+        :param str fname: the field of the state
+        :param dict state: see ``bj.api.sync.push`` and ``bj.api.sync.pull``
+        :param int done: what was done since
+        :param bool left: whether there is more
+        """
+        self.flush_recordset()
+        query = "UPDATE bj_api_sync_config SET %s = %s WHERE id = %s"
+        self.env.cr.execute(SQL(query, SQL.identifier(fname), Json(state), self.id))
+        self.invalidate_recordset()
+        transaction.commit_progress(self.env, done, left)
 
     # ------------------------------------------------------------------
     # Hooks

@@ -80,8 +80,8 @@ class BjApiSyncPull(models.AbstractModel):
         :param config: an outbound `bj.api.sync.config` that pulls, as superuser
         :rtype: Pulled
         """
-        result, push, end = Pulled(), self.env["bj.api.sync.push"], time.monotonic() + SECONDS
-        transaction.commit_progress(self.env, 0, 0)  # what we see from here on has what other runs left
+        result, end = Pulled(), time.monotonic() + SECONDS
+        transaction.commit_progress(self.env)  # what we see from here on has what other runs left
         for number in range(1, PAGES + 1):
             state = self._begin_page(config, result)
             if state is None:
@@ -90,7 +90,7 @@ class BjApiSyncPull(models.AbstractModel):
             is_over = number == PAGES or time.monotonic() >= end
             if is_over and not result.is_settled:
                 state = self._come_back(state, 0)
-            push._keep(config, state, 1, 0, "pull_state")
+            config._keep_place("pull_state", state, 1)
             if is_over or result.is_settled:
                 break
         return result

@@ -1,7 +1,5 @@
 from datetime import datetime
 
-from psycopg2.extras import Json
-
 from odoo import api, models
 from odoo.tools import SQL
 
@@ -47,7 +45,7 @@ class BjApiSyncPush(models.AbstractModel):
             request = outbound._prepare_request(config, self.env[config.model_name])
             outbound._log(config, request, status=exc.status, error_message=str(exc))
             if config.push_state:
-                self._keep(config, config.push_state | {"error": str(exc)}, 0, 0)
+                config._keep_place("push_state", config.push_state | {"error": str(exc)})
 
     @api.model
     def _enqueue_from_place(self, config):
@@ -57,11 +55,11 @@ class BjApiSyncPush(models.AbstractModel):
             return
         horizon = self._get_horizon()
         # what we see from here on has all that was committed before we looked at the clock
-        transaction.commit_progress(self.env, 0, 0)
+        transaction.commit_progress(self.env)
         state = {key: value for key, value in (config.push_state or {}).items() if key != "error"}
         if not state:
             state = {"since": horizon.isoformat(), "last_id": 0, "count": 0, "seen": {}}
-            self._keep(config, state, 0, 0)
+            config._keep_place("push_state", state)
         if "last_id" in state:
             state = self._enqueue_all(config, model, state)
         self._enqueue_since(config, model, state, horizon)
@@ -85,7 +83,7 @@ class BjApiSyncPush(models.AbstractModel):
             _new, seen = self._skip_seen(rows, state)
             count = self._enqueue_inside(config, [record_id for record_id, _date in rows], "create")
             state = dict(state, last_id=rows[-1][0], count=state["count"] + count, seen=seen)
-            self._keep(config, state, len(rows), len(rows) == PAGE)
+            config._keep_place("push_state", state, len(rows), len(rows) == PAGE)
         return {"since": state["since"], "seen": state["seen"]}
 
     @api.model
@@ -98,10 +96,10 @@ class BjApiSyncPush(models.AbstractModel):
             if new:
                 self._enqueue_inside(config, new)
             state = dict(state, seen=seen)
-            self._keep(config, state, len(new), len(rows) == PAGE)
+            config._keep_place("push_state", state, len(new), len(rows) == PAGE)
         floor = horizon.isoformat()
         seen = {key: date for key, date in state["seen"].items() if date >= floor}
-        self._keep(config, {"since": floor, "seen": seen}, 0, 0)
+        config._keep_place("push_state", {"since": floor, "seen": seen})
 
     @api.model
     def _enqueue_inside(self, config, record_ids, operation="write"):
@@ -147,15 +145,3 @@ class BjApiSyncPush(models.AbstractModel):
         table = SQL.identifier(model._table)
         query = "SELECT id, coalesce(write_date, create_date, 'epoch') FROM %s WHERE %s ORDER BY %s LIMIT %s"
         return self.env.execute_query(SQL(query, table, place, order, PAGE))
-
-    @api.model
-    def _keep(self, config, state, done, left, name="push_state"):
-        """Commit what was done with the place that was reached, and show the progress.
-
-        :param str name: the field that holds the state
-        """
-        config.flush_recordset()
-        query = "UPDATE bj_api_sync_config SET %s = %s WHERE id = %s"
-        self.env.cr.execute(SQL(query, SQL.identifier(name), Json(state), config.id))
-        config.invalidate_recordset()
-        transaction.commit_progress(self.env, done, left)

@@ -556,17 +556,17 @@ class TestRuns(PullCase):
         """A page that was written but not committed leaves nothing, and is pulled again."""
         wizard = self.env["bj.api.sync.trigger"].create({"config_id": self.pull_config.id, "kind": "ir.cron"})
         cron = self.env["ir.cron"].browse(wizard.action_create()["res_id"])
-        push, killed = type(self.env["bj.api.sync.push"]), []
-        original = push._keep
+        configs, killed = type(self.env["bj.api.sync.config"]), []
+        original = configs._keep_place
 
-        def keep(room, config, state, *args, **kwargs):
+        def keep(config, fname, state, *args, **kwargs):
             if state.get("pages") == 3 and not killed:
-                killed.append(room.env["res.partner"].search_count([("ref", "=like", "X%")]))
+                killed.append(config.env["res.partner"].search_count([("ref", "=like", "X%")]))
                 raise RuntimeError("killed")
-            return original(room, config, state, *args, **kwargs)
+            return original(config, fname, state, *args, **kwargs)
 
         self.serve(self.items(45))
-        with patch.object(push, "_keep", keep), self.enter_registry_test_mode():
+        with patch.object(configs, "_keep_place", keep), self.enter_registry_test_mode():
             with mute_logger("odoo.addons.base.models.ir_cron"):
                 cron.method_direct_trigger()
             self.assertEqual((killed, len(self.pulled())), ([30], 20))

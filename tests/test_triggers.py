@@ -339,7 +339,7 @@ class TestScheduledPush(DeliveryCase):
         self.assertEqual(len(self.run_cron()), 5)
 
     def test_archived_between_two_pages(self):
-        def archive(_env, done, _left):
+        def archive(_env, done=0, _left=False):
             self.config.active = not done
 
         partners = self.env["res.partner"].with_context(active_test=False)

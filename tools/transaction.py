@@ -144,7 +144,7 @@ def may_commit(env):
     return _is_scheduled(env) or bool(env.context.get("bj_api_sync_commit"))
 
 
-def commit_progress(env, done, left):
+def commit_progress(env, done=0, left=False):
     """Commit a page, where that is allowed, and tell the scheduled action how far it is.
 
     :param odoo.api.Environment env: any
