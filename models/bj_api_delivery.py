@@ -166,7 +166,7 @@ class BjApiDelivery(models.Model):
 
     def action_cancel(self):
         """Take deliveries back that are not sent yet; what is on the way may still arrive, and others wait for it."""
-        self._set_state(OPEN, "cancelled", done_date=NOW)
+        self._change(OPEN, SQL("state = 'cancelled', done_date = %s", NOW))
 
     def action_redrive(self):
         """Ask what to send again, of the configuration whose deliveries are shown or chosen."""
@@ -190,12 +190,8 @@ class BjApiDelivery(models.Model):
         body = base64.b64decode(self.with_context(bin_size=False).body or b"")
         return read_payload(self.url_source, body, self.record_ids.index(record_id))
 
-    def _set_state(self, former, state, **values):
-        """Change the state of those that are in one of the former ones."""
-        changes = (SQL("%s = %s", SQL.identifier(name), value) for name, value in {"state": state, **values}.items())
-        self._change(former, SQL(", ").join(changes))
-
     def _change(self, former, changes):
+        """Change those that are in one of the former states, by what follows SET in SQL."""
         self.check_access("write")
         self.env.flush_all()
         query = "UPDATE bj_api_delivery SET %s WHERE id = ANY(%s) AND state = ANY(%s)"
@@ -274,7 +270,7 @@ class BjApiDelivery(models.Model):
         :return: the deliveries
         :rtype: odoo.models.BaseModel
         """
-        config, kept, _skipped, _message = self.env["bj.api.sync.outbound"]._select(config, records)
+        kept, _skipped, _message = self.env["bj.api.sync.outbound"]._select(config, records)
         return self._enqueue_chosen(config, kept, operation) if kept else self.sudo().browse()
 
     @api.model

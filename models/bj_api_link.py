@@ -627,7 +627,7 @@ class BjApiLink(models.Model):
         domain = [("config_id", "=", config.id), ("record_id", "in", list(record_ids)), ("operation", "!=", "unlink")]
         deliveries = self.env["bj.api.delivery"].sudo().search([*domain, ("state", "in", UNSENT)])
         message = self.env._("Overruled by what came in.")
-        deliveries._set_state(UNSENT, "cancelled", last_error=message, done_date=NOW)
+        deliveries._change(UNSENT, SQL("state = 'cancelled', last_error = %s, done_date = %s", message, NOW))
         self.env.cr.execute(
             SQL(
                 "SELECT DISTINCT unnest(record_ids) FROM bj_api_delivery WHERE config_id = %(config)s AND %(open)s"

@@ -55,7 +55,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         :param float timeout: seconds, instead of the configuration's read timeout
         :rtype: odoo.addons.bj_api_sync.tools.result.Result
         """
-        config, kept, skipped, message = self._select(config, records)
+        kept, skipped, message = self._select(config, records)
         if kept is None:
             return Result(error=message, results=[], skipped=len(skipped))
         items = self._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), kept) if kept else []
@@ -72,12 +72,11 @@ class BjApiSyncOutbound(models.AbstractModel):
 
         Nobody's change of a record fails by a configuration that does not work any more.
 
-        :return: the configuration, the records to send as its user sees them, None if the configuration sends nothing,
-            those skipped, why they are
-        :rtype: tuple[odoo.models.BaseModel, odoo.models.BaseModel | None, odoo.models.BaseModel, str]
+        :return: the records to send as the configuration's user sees them, None if it sends nothing, those skipped,
+            why they are
+        :rtype: tuple[odoo.models.BaseModel | None, odoo.models.BaseModel, str]
         """
-        config, status, kept = config.sudo(), "skipped", None
-        records = self._run_as(config, records)
+        records, status, kept = self._run_as(config, records), "skipped", None
         try:
             kept = self._choose(config, records)
             message = self.env._(
@@ -87,7 +86,7 @@ class BjApiSyncOutbound(models.AbstractModel):
             message, status = str(exc), exc.status
         skipped = records - kept if kept else records
         self._log_skipped(config, skipped, message, status)
-        return config, kept, skipped, message
+        return kept, skipped, message
 
     @api.model
     def _choose(self, config, records):

@@ -775,7 +775,7 @@ class TestDispatch(DeliveryCase):
         other = self.make_config(name="Other")
         for minutes, state, is_stalled in ((11, "pending", True), (9, "pending", False), (11, "sent", False)):
             delivery = self.enqueue()
-            delivery._set_state(("pending",), state, next_attempt=now)
+            delivery.write({"state": state, "next_attempt": now})
             crons.nextcall = now - timedelta(minutes=minutes)
             (self.config | other).invalidate_recordset(["is_stalled"])
             self.assertEqual((self.config.is_stalled, other.is_stalled), (is_stalled, False), (minutes, state))

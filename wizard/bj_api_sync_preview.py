@@ -75,7 +75,7 @@ class BjApiSyncPreview(models.TransientModel):
     def _describe_request(self, config, record):
         """Return the request that a record makes as text, secrets masked as in logs, and as a curl command."""
         outbound = self.env["bj.api.sync.outbound"]
-        config, found, _skipped, message = outbound._select(config, record)
+        found, _skipped, message = outbound._select(config, record)
         if not found:
             return message, False
         [request] = outbound._prepare_requests(
