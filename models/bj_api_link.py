@@ -1,7 +1,7 @@
 import json
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 
 from psycopg2.extras import Json
@@ -35,15 +35,6 @@ ARRIVED = """
 RESENDS = 3
 #: seconds that a state waits at most whose record is on its way already, see `_note_queued`
 BACKOFF = 1
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An outbound configuration that is two-way with another one; without policy, it is archived."""
-
-    config_id: int
-    policy: str
-    tells_deletions: bool
 
 
 class BjApiLink(models.Model):
@@ -162,26 +153,22 @@ class BjApiLink(models.Model):
     # ------------------------------------------------------------------
 
     @ormcache("config_id")
-    def _get_pairs(self, config_id):
-        """Return the outbound configurations that are two-way with a configuration.
+    def _get_pair_ids(self, config_id):
+        """Return the ids of the outbound configurations that are two-way with a configuration, archived ones too.
 
         :param int config_id: the configuration by which records come in
-        :rtype: tuple[Pair]
+        :rtype: tuple[int]
         """
         configs = self.env["bj.api.sync.config"].sudo().with_context(active_test=False)
-        pairs = [
-            Pair(config.id, config.conflict_policy if config.active else "", config.http_method_ids.name == "DELETE")
-            for config in configs.search([("counterpart_id", "=", config_id)])
-        ]
+        pairs = configs.search([("counterpart_id", "=", config_id)])
         # what one of them keeps from being written, the others must not withdraw theirs for
-        return tuple(sorted(pairs, key=lambda pair: (pair.policy == "remote", pair.policy == "newest")))
+        return pairs.sorted(lambda pair: (pair.conflict_policy == "remote", pair.conflict_policy == "newest"))._ids
 
     @api.model
-    def _get_state_pairs(self, config_id):
-        """Return the pairs that tell how records are, each with its configuration."""
-        configs = self.env["bj.api.sync.config"].sudo()
-        pairs = [pair for pair in self._get_pairs(config_id) if not pair.tells_deletions]
-        return [(pair, configs.browse(pair.config_id)) for pair in pairs]
+    def _get_pairs(self, config_id):
+        """Return those of them that tell how records are."""
+        pairs = self.env["bj.api.sync.config"].sudo().browse(self._get_pair_ids(config_id))
+        return pairs.filtered(lambda config: config._is_two_way())
 
     @api.model
     def _find(self, config, record_ids):
@@ -367,16 +354,13 @@ class BjApiLink(models.Model):
         :param Plan plan: the configuration by which they come in
         :param list payloads: one per row, as they came
         """
-        pairs = self._get_state_pairs(plan.config_id)
+        pairs = self._get_pairs(plan.config_id)
         if not pairs:
             yield
             return
         hashes = [_get_hashes(row) for row in rows]  # before it is stored, which puts rows of the same record together
         with self.env["bj.api.delivery"]._hold():
-            open_ids = {
-                config: self._weigh(config, pair.policy, plan, rows, payloads) if pair.policy else ()
-                for pair, config in pairs
-            }
+            open_ids = {config: self._weigh(config, plan, rows, payloads) if config.active else () for config in pairs}
             yield
             came = {row.record_id: told for row, told in zip(rows, hashes, strict=True) if not row.kept}
             for config, ids in open_ids.items():
@@ -387,7 +371,7 @@ class BjApiLink(models.Model):
                     link.payload_hashes = (link.payload_hashes or {}) | came[link.record_id]
 
     @api.model
-    def _weigh(self, config, policy, plan, rows, payloads):
+    def _weigh(self, config, plan, rows, payloads):
         """Apply the conflict policy.
 
         :return: the ids of records that are not agreed on, even when the rows are written
@@ -413,7 +397,7 @@ class BjApiLink(models.Model):
         disputed = disputed._filter_news(config, by_id)
         records = self.env[plan.model].browse(disputed.mapped("record_id"))
         verdicts = {
-            link: link._decide(policy, plan, by_id[record.id][1], record)
+            link: link._decide(config, plan, by_id[record.id][1], record)
             for link, record in zip(disputed, records, strict=True)
         }
         for verdict, same in groupby(disputed, verdicts.get):
@@ -492,10 +476,9 @@ class BjApiLink(models.Model):
         if not asked or not self:
             return self
         late = {record_id for record_id, _id, is_sent, date in self._fetch_arrived() if is_sent and date > asked}
-        at_once = self.filtered(
-            lambda link: link.direction == "out" and link.payload_date and link.payload_date > asked
-        )
-        late |= set(at_once.mapped("record_id"))
+        late |= {  # sent at once
+            link.record_id for link in self if link.direction == "out" and (link.payload_date or asked) > asked
+        }
         for record_id in late:
             row, _payload = by_id[record_id]
             row.kept = self.env._("Not written: what was sent arrived after this page was asked for.")
@@ -569,10 +552,10 @@ class BjApiLink(models.Model):
             known[row.record_id].append(row)
         return known
 
-    def _decide(self, policy, plan, payload, record):
+    def _decide(self, config, plan, payload, record):
         """Return the policy that applies to a record: *Newest* is one of the others."""
-        if policy != "newest":
-            return policy
+        if config.conflict_policy != "newest":
+            return config.conflict_policy
         line = next((line for line in plan.lines if line.field_name == "write_date"), None)
         try:
             theirs = line and codec.parse("datetime", Batch.of([payload]).column(line.path)[0])
@@ -649,21 +632,21 @@ class BjApiLink(models.Model):
         :return: the records, to work on
         :raises RecordConflict: if one was changed here since, and that counts
         """
-        if not self._get_pairs(config_id):
+        if not self._get_pair_ids(config_id):
             yield records
             return
-        pairs = self._get_state_pairs(config_id)
-        for pair, config in pairs:
+        pairs = self._get_pairs(config_id)
+        for config in pairs:
             links = self._find(config, records._ids)
-            states = self._get_states(config, links.mapped("record_id")) if pair.policy else {}
+            states = self._get_states(config, links.mapped("record_id")) if config.active else {}
             disputed = links.filtered(lambda link, states=states: not link._is_agreed(states))
-            if disputed and pair.policy not in ("", "remote"):
+            if disputed and config.active and config.conflict_policy != "remote":
                 raise RecordConflict(self.env._("it was changed here since you last heard of it."))
             if disputed:
                 self._withdraw(config, disputed.mapped("record_id"))
         with self.env["bj.api.delivery"]._hold():
             yield records.with_context(bj_api_sync_removed=(config_id, records._ids))
-            for _pair, config in pairs:  # those that are archived
+            for config in pairs:  # those that are archived
                 self._note(config, "in", self._get_states(config, records._ids))
 
     @api.model

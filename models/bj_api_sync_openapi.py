@@ -441,7 +441,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         if scope.method in WRITING:
             changes = reference("schemas", "Changes")
             properties["changes"] = array_of(changes) if many else changes
-            if self.env["bj.api.link"]._get_pairs(scope.endpoint.config_id):
+            if self.env["bj.api.link"]._get_pair_ids(scope.endpoint.config_id):
                 properties["conflicts"] = array_of(reference("schemas", "Conflict"))
         return object_of(properties, required)
 
