@@ -335,7 +335,7 @@ class BjApiSyncConfig(models.Model):
                         request=config._get_choice("request_type"),
                     )
                 )
-            if config.active and (config.request_type == "out" or config.endpoint):
+            if config.active and config._needs_user():
                 config._check_required("authorization_type", REQUIRED_BY_AUTHORIZATION)
 
     @api.constrains("active", "authorization_type", "request_type", "endpoint", "header_ids")
@@ -420,10 +420,8 @@ class BjApiSyncConfig(models.Model):
     def _check_record_identifier(self):
         self.line_ids._check_external_key()
         for config in self:
-            is_mapping = config.request_type == "in" and not config.endpoint
-            if is_mapping or not (config.line_ids or config.is_pull):
-                continue
-            if len(config.line_ids.filtered("is_record_identifier")) != 1:
+            is_used = config._needs_user() and (config.line_ids or config.is_pull)
+            if is_used and len(config.line_ids.filtered("is_record_identifier")) != 1:
                 raise config._refusal(
                     self.env._(
                         "switch on “Is Record Identifier” on exactly one line, the one whose value tells records apart."
