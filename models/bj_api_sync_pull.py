@@ -21,8 +21,8 @@ from .bj_api_sync_outbound import PreparedRequest
 
 _logger = logging.getLogger(__name__)
 
-#: pages and seconds of one run; the next one follows at once, after other scheduled actions had their turn
-PAGES, SECONDS = 500, 10
+#: seconds of one run; the next one follows at once, after other scheduled actions had their turn
+SECONDS = 10
 #: seconds that later pulls look back: clocks differ, and what began before was committed after
 SINCE_MARGIN = 300
 #: seconds after the longest possible request when a run is taken for dead
@@ -82,16 +82,13 @@ class BjApiSyncPull(models.AbstractModel):
         """
         result, end = Pulled(), time.monotonic() + SECONDS
         transaction.commit_progress(self.env)  # what we see from here on has what other runs left
-        for number in range(1, PAGES + 1):
-            state = self._begin_page(config, result)
-            if state is None:
-                break
+        while (state := self._begin_page(config, result)) is not None:
             state = self._pull_page(config, state, result)
-            is_over = number == PAGES or time.monotonic() >= end
-            if is_over and not result.is_settled:
+            is_late = time.monotonic() >= end
+            if is_late and not result.is_settled:
                 state = self._come_back(state, 0)
             config._keep_place("pull_state", state, 1)
-            if is_over or result.is_settled:
+            if is_late or result.is_settled:
                 break
         return result
 

@@ -390,12 +390,12 @@ class TestFailures(PullCase):
                 result = self.run_pull(config)
                 self.assertIn("10 MiB: ask for smaller pages with another Page Size.", result.error)
                 config.page_size = 3
-                with patch.object(bj_api_sync_pull, "PAGES", 1):
+                with patch.object(bj_api_sync_pull, "SECONDS", 0):
                     self.assert_counts(self.run_pull(config), created=3)
 
     def test_the_size_stays_the_same_within_a_pull(self):
         self.serve(self.items(25))
-        with patch.object(bj_api_sync_pull, "PAGES", 1):
+        with patch.object(bj_api_sync_pull, "SECONDS", 0):
             self.run_pull()
         self.pull_config.page_size = 5
         self.run_pull()
@@ -406,7 +406,7 @@ class TestFailures(PullCase):
     def test_too_large_at_a_page_number(self):
         """There is a way out, and it is told."""
         self.serve(self.items(25))
-        with patch.object(bj_api_sync_pull, "PAGES", 1):
+        with patch.object(bj_api_sync_pull, "SECONDS", 0):
             self.run_pull()
         self.pull_config.limit = 5
         self.assertIn("press Start over", self.run_pull().error)
@@ -536,17 +536,14 @@ class TestRuns(PullCase):
 
     def test_a_run_is_bounded_and_goes_on_by_itself(self):
         self.serve(self.items(55))
-        with patch.object(bj_api_sync_pull, "PAGES", 2):
+        with patch.object(bj_api_sync_pull, "SECONDS", 0):
             result = self.run_pull()
-            self.assertEqual((result.created, result.is_complete, result.error), (20, False, ""))
+            self.assertEqual((result.created, result.is_complete, result.error), (10, False, ""))
             self.assertIn("Under way", self.pull_config.pull_progress)
             self.assertEqual(len(self.trigger_times()), 1)
             with self.enter_registry_test_mode():
                 self.env.ref("bj_api_sync.cron_pull").method_direct_trigger()
-            self.assertEqual(len(self.pulled()), 40)
-        with patch.object(bj_api_sync_pull, "SECONDS", 0), self.enter_registry_test_mode():
-            self.env.ref("bj_api_sync.cron_pull").method_direct_trigger()
-        self.assertEqual(len(self.pulled()), 50)
+            self.assertEqual(len(self.pulled()), 20)
         with self.enter_registry_test_mode():
             self.env.ref("bj_api_sync.cron_pull").method_direct_trigger()
         self.assertEqual(len(self.pulled()), 55)
