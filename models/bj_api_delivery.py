@@ -301,7 +301,7 @@ class BjApiDelivery(models.Model):
             waiting = precommit.data.setdefault("bj.api.delivery", {})
             if not waiting:
                 precommit.add(self._enqueue_waiting)
-        known = waiting.setdefault((config.id, records._name), {})
+        known = waiting.setdefault((config.sudo(), records.browse()), {})
         for record_id in records._ids:
             known.setdefault(record_id, operation)
 
@@ -313,18 +313,16 @@ class BjApiDelivery(models.Model):
             yield
         finally:
             self.env.cr.cache.pop(HELD, None)
-        for (config_id, model), operations in waiting.items():
-            config = self.env["bj.api.sync.config"].sudo().browse(config_id)
+        for (config, model), operations in waiting.items():
             for record_id, operation in operations.items():
-                self._enqueue_at_commit(config, self.env[model].browse(record_id), operation)
+                self._enqueue_at_commit(config, model.browse(record_id), operation)
 
     @api.model
     def _enqueue_waiting(self):
         waiting = self.env.cr.precommit.data.pop("bj.api.delivery", {})
-        for (config_id, model), operations in waiting.items():
-            config = self.env["bj.api.sync.config"].sudo().browse(config_id)
+        for (config, model), operations in waiting.items():
             for operation in ("create", "write"):
-                records = self.env[model].browse(key for key, value in operations.items() if value == operation)
+                records = model.browse(key for key, value in operations.items() if value == operation)
                 self._enqueue(config, records.exists(), operation)
 
     @api.model
