@@ -278,7 +278,7 @@ class BjApiDelivery(models.Model):
         """Queue records that were chosen already, as :meth:`_enqueue` does."""
         outbound, links = self.env["bj.api.sync.outbound"], self.env["bj.api.link"]
         self._lock_records(records)
-        items = outbound._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), records)
+        items = outbound._serialize(config, records)
         items, states = links._select_news(config, items, operation)
         if not items:
             return self.sudo().browse()

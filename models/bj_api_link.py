@@ -94,13 +94,13 @@ class BjApiLink(models.Model):
     @api.depends("conflict_payload")
     def _compute_sides(self):
         """Show both states; ours as it would be sent."""
-        outbound, mapper = self.env["bj.api.sync.outbound"], self.env["bj.api.sync.mapper"]
+        outbound = self.env["bj.api.sync.outbound"]
         for link in self:
             link.theirs = link.conflict_payload and _dump(json.loads(link.conflict_payload))
             record = self.env[link.model].browse(link.record_id).exists()
             if link.conflict_payload and record:
-                record = outbound._run_as(link.sudo().config_id, record)
-                [(_record, payload, problem)] = outbound._serialize(mapper._plan(link.config_id.id), record)
+                config = link.sudo().config_id
+                [(_record, payload, problem)] = outbound._serialize(config, outbound._run_as(config, record))
                 link.ours = problem or _dump(payload)
             else:
                 link.ours = link.conflict_payload and self.env._("The record was deleted here.")
@@ -184,17 +184,16 @@ class BjApiLink(models.Model):
         outbound = self.env["bj.api.sync.outbound"]
         records = outbound._run_as(config, self.env[config.model_name].browse(record_ids))
         records = records and outbound._filter(config, records)
-        plan = self.env["bj.api.sync.mapper"]._plan(config.id)
-        return self._condense(plan, outbound._serialize(plan, records) if records else [])
+        return self._condense(config, outbound._serialize(config, records) if records else [])
 
     @api.model
-    def _condense(self, plan, items):
+    def _condense(self, config, items):
         """Return the states of records that are serialized already.
 
-        :param Plan plan: the outbound configuration
         :param items: (record, payload, problem)
         :rtype: dict[int, tuple[str, str | None]]
         """
+        plan = self.env["bj.api.sync.mapper"]._plan(config.id)
         stamps = set(_find_stamps(plan))
         shape, states = _hash(_describe(plan))[:8], {}
         for record, payload, _problem in items:
@@ -264,7 +263,7 @@ class BjApiLink(models.Model):
         """
         if operation == "unlink" or not config._is_two_way():
             return items, {}
-        states = self._condense(self.env["bj.api.sync.mapper"]._plan(config.id), items)
+        states = self._condense(config, items)
         for link in self._find(config, states):
             if link.conflict_date or (link.direction == "in" and link.in_hash == states[link.record_id][0]):
                 del states[link.record_id]
@@ -308,7 +307,7 @@ class BjApiLink(models.Model):
         """
         if not config._is_two_way():
             return {}
-        states = self._condense(self.env["bj.api.sync.mapper"]._plan(config.id), items)
+        states = self._condense(config, items)
         known = self._read_sent(config, [(item[0].id, item[1]) for item in items if item[0].id in states])
         return {record_id: (*states[record_id], _get_hashes(row)) for record_id, [row] in known.items()}
 
@@ -652,8 +651,8 @@ class BjApiLink(models.Model):
     @api.model
     def _skip_removed(self, config, records):
         """Return the records without those whose deletion came in from the configuration's other system."""
-        config_id, ids = self.env.context.get("bj_api_sync_removed", (0, ()))
-        if not config_id or config.counterpart_id.id != config_id:
+        config_id, ids = self.env.context.get("bj_api_sync_removed", (None, ()))
+        if config.counterpart_id.id != config_id:
             return records
         return records.filtered(lambda record: record.id not in ids)
 

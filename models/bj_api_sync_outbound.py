@@ -58,7 +58,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         kept, skipped, message = self._select(config, records)
         if kept is None:
             return Result(error=message, results=[], skipped=len(skipped))
-        items = self._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), kept) if kept else []
+        items = self._serialize(config, kept) if kept else []
         told = self.env["bj.api.link"]._read_pushed(config, items)
         results = [
             self._push_request(config, kept, request, timeout, told)
@@ -181,20 +181,21 @@ class BjApiSyncOutbound(models.AbstractModel):
             return "", str(exc)
 
     @api.model
-    def _serialize(self, plan, records):
-        """Map records, together; split only where one fails.
+    def _serialize(self, config, records):
+        """Map records as a configuration's user sees them, together; split only where one fails.
 
         :rtype: list[tuple[record, dict | None, str]]
         """
         try:
             with self.env.cr.savepoint():
-                payloads = records.env["bj.api.sync.mapper"]._serialize(plan, records)
+                mapper = records.env["bj.api.sync.mapper"]
+                payloads = mapper._serialize(mapper._plan(config.id), records)
             return [(record, payload, "") for record, payload in zip(records, payloads, strict=True)]
         except (UserError, *DATABASE_REFUSALS) as exc:
             if len(records) == 1:
                 return [(records, None, str(exc) if isinstance(exc, UserError) else exc.diag.message_primary)]
         half = len(records) // 2
-        return self._serialize(plan, records[:half]) + self._serialize(plan, records[half:])
+        return self._serialize(config, records[:half]) + self._serialize(config, records[half:])
 
     @api.model
     def _prepare_page(self, config, url, page, error=""):

@@ -61,8 +61,7 @@ class IrActionsServer(models.Model):
         if config.is_pull:
             return self._run_pull(config)
         records = eval_context.get("records") or eval_context.get("record") or eval_context["model"]
-        if "bj_api_sync_removed" in self.env.context:
-            records = self.env["bj.api.link"]._skip_removed(config, records)
+        records = self.env["bj.api.link"]._skip_removed(config, records)
         if rule := self.base_automation_id:
             return self._queue_for_rule(config, rule, records)
         if not records and self.usage == "ir_cron":

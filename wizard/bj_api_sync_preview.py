@@ -78,9 +78,7 @@ class BjApiSyncPreview(models.TransientModel):
         found, _skipped, message = outbound._select(config, record)
         if not found:
             return message, False
-        [request] = outbound._prepare_requests(
-            config, outbound._serialize(self.env["bj.api.sync.mapper"]._plan(config.id), found)
-        )
+        [request] = outbound._prepare_requests(config, outbound._serialize(config, found))
         grant = oauth.Grant(token=redact.MASK)
         call = self.env["bj.api.sync.client"]._prepare_call(config, request, grant=grant)
         if request.error or call.refusal:
