@@ -4,7 +4,8 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timezone
+from math import ceil
 from operator import attrgetter, methodcaller
 from uuid import uuid4
 
@@ -617,15 +618,15 @@ class BjApiDispatcher(models.AbstractModel):
         if not cron:
             return
         if wait is not None:
+            due = ceil(time.time() + wait)
             with bookkeeping(self.env) as env:  # whatever became of our own transaction
-                self.with_env(env)._trigger_in(cron.id, int(wait) + 1)
+                self.with_env(env)._trigger_at(cron.id, datetime.fromtimestamp(due, timezone.utc).replace(tzinfo=None))
             if wait < 60:
-                ring(self.env.cr.dbname, int(wait) + 1.1, cron._notifydb)
+                ring(self.env.cr.dbname, due, cron._notifydb)
         cron._commit_progress(remaining=0)
 
     @api.model
-    def _trigger_in(self, cron_id, seconds):
-        at = fields.Datetime.now() + timedelta(seconds=seconds)
+    def _trigger_at(self, cron_id, at):
         # what started this run is still there, and gone when it ends
         to_come = Domain("cron_id", "=", cron_id) & Domain("call_at", ">", fields.Datetime.now())
         if not self.env["ir.cron.trigger"].search_count(to_come & Domain("call_at", "<=", at), limit=1):

@@ -133,42 +133,26 @@ class Lanes:
             self._grow_if_slow(lane, start)
 
 
-class Alarm:
-    """Calls a function at several points in time, with one thread however many they are."""
-
-    def __init__(self):
-        self._lock, self._dues, self._timer = threading.Lock(), set(), None
-
-    def set(self, seconds, function):
-        """Call a function after so many seconds, too; it is the same by all that is asked for, or does the same."""
-        with self._lock:
-            self._dues.add(time.monotonic() + seconds)
-            self._start(function)
-
-    def _start(self, function):
-        if self._timer:
-            self._timer.cancel()
-        self._timer = None
-        if self._dues:
-            self._timer = threading.Timer(max(0, min(self._dues) - time.monotonic()), self._ring, [function])
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _ring(self, function):
-        with self._lock:
-            now = time.monotonic()
-            self._dues = {due for due in self._dues if due > now}
-            self._start(function)
-        function()
+#: seconds by which a call is late: the clock that tells what is due is another one
+MOMENT = 0.1
+#: a name and the second it is called in -> the timer that waits for it
+_timers = {}
 
 
-#: name -> its alarm
-_alarms = {}
-
-
-def ring(name, seconds, function):
-    """Call a function in a thread after so many seconds, that of a name at all points in time it was asked for.
+def ring(name, due, function):
+    """Call a function in a thread a moment after a point in time; who asks for the same name and time shares the call.
 
     An earlier call does not stand in for a later one: what is due by then may not be found yet.
+
+    :param int due: seconds since 1970
     """
-    _alarms.setdefault(name, Alarm()).set(seconds, function)
+    if (name, due) in _timers:
+        return
+    timer = _timers[name, due] = threading.Timer(due - time.time() + MOMENT, _ring, [(name, due), function])
+    timer.daemon = True
+    timer.start()
+
+
+def _ring(key, function):
+    del _timers[key]
+    function()
