@@ -142,7 +142,7 @@ CLAIM = f"""
 
 @dataclass(slots=True)
 class Job:
-    """A delivery that was claimed, with what is needed to send it and to note what came of it."""
+    """A delivery that was claimed: what is needed to send it, what came of that, and what becomes of it then."""
 
     id: int
     target: str
@@ -157,6 +157,14 @@ class Job:
     #: ``time.monotonic()`` up to which it may begin
     lease: float
     call: Call | None = None
+    #: none as long as it is on the way, and where it began too late
+    exchange: Exchange | None = None
+    #: ``sent``, ``failed`` (again after ``delay`` seconds) or ``dead``
+    state: str = ""
+    error: str = ""
+    delay: float = 0
+    #: seconds for which its target asked to be left alone
+    retry_after: float = 0
 
     @classmethod
     def read(cls, row):
@@ -166,6 +174,11 @@ class Job:
         values = {"url": url, "body": body, "content_type": content_type or "", "source": source}
         request = PreparedRequest(method, model, tuple(record_ids or ()), key, **values)
         return cls(*columns, request, time.monotonic() + LEASE - 10)
+
+    def decide(self, state, error="", delay=0, retry_after=0):
+        """Say what becomes of the delivery."""
+        error = error.encode(errors="replace").decode().replace("\0", "")  # what others say can be anything
+        self.state, self.error, self.delay, self.retry_after = state, error, delay, retry_after
 
 
 class BjApiDispatcher(models.AbstractModel):
@@ -215,7 +228,8 @@ class BjApiDispatcher(models.AbstractModel):
             may_send = pair and not pair["pause"]
             jobs, token_wait = own._take(run, pair, 1, delivery_id) if may_send else ([], 0)
         for job in jobs:
-            self._settle(run, [(job, _attempt(self.env["bj.api.sync.client"], job))])
+            _attempt(self.env["bj.api.sync.client"], job)
+            self._settle(run, [job])
         with bookkeeping(self.env) as env:
             env.cr.execute(WAIT, [delivery_id])
             state, message, wait = env.cr.fetchone() or ("deleted", "", None)
@@ -376,43 +390,45 @@ class BjApiDispatcher(models.AbstractModel):
     # ------------------------------------------------------------------
 
     @api.model
-    def _settle(self, run, done):
+    def _settle(self, run, jobs):
         """Note what came of some deliveries: in one transaction, whatever their number.
 
         What the answers bring is written before: if we are stopped in between, the delivery is sent once more,
         with the same id, but nothing is missed.
         """
         try:
-            self._settle_together(run, done)
+            self._settle_together(run, jobs)
         except GONE:
             raise
         except Exception as exc:  # whatever it is: nothing must be sent again because of it, least of all others
-            if len(done) > 1:
-                for one in done:
-                    self._settle(run, [one])
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._settle(run, [job])
                 return
-            [(job, exchange)] = done
-            if exchange is None:
+            [job] = jobs
+            if not job.exchange:
                 raise
             _logger.exception("What came of a delivery could not be noted")
-            result = DeliveryResult(job, exchange, "dead", f"{type(exc).__name__}: {exc}")
-            self._insist(lambda room: room._update_states(run, [result]))
+            job.decide("dead", f"{type(exc).__name__}: {exc}")
+            self._insist(lambda room: room._update_states(run, jobs))
             run.jobs.pop(job.id, None)
 
     @api.model
-    def _settle_together(self, run, done):
-        late = [job for job, exchange in done if exchange is None]
+    def _settle_together(self, run, jobs):
+        late = [job for job in jobs if not job.exchange]
+        done = [job for job in jobs if job.exchange]
         done, answers = self._insist(lambda room: room._judge(done))
         notes, patience = {}, time.monotonic() + PATIENCE
-        for job, exchange in answers:
-            notes[job.id] = self._insist(methodcaller("_read_back", job, exchange, patience - time.monotonic()))
+        for job in answers:
+            notes[job.id] = self._insist(methodcaller("_read_back", job, patience - time.monotonic()))
             if run.is_renewal_due():
                 self._insist(lambda room: room._renew(run))
-        results = [self._get_result(job, exchange, notes.get(job.id)) for job, exchange in done]
-        self._insist(lambda room: room._note_results(run, results, late))
-        for result in results:
-            run.jobs.pop(result.job.id, None)
-        self._notify(results)
+        for job in done:
+            self._decide(job, notes.get(job.id))
+        self._insist(lambda room: room._note_results(run, done, late))
+        for job in done:
+            run.jobs.pop(job.id, None)
+        self._notify(done)
 
     @api.model
     def _insist(self, work):
@@ -432,25 +448,26 @@ class BjApiDispatcher(models.AbstractModel):
             return work(self.with_env(env))
 
     @api.model
-    def _judge(self, done):
-        """Decide on the exchanges; a configuration that was deleted meanwhile took its deliveries with it.
+    def _judge(self, jobs):
+        """Judge the exchanges.
 
-        :return: the exchanges, and those whose answer is to be read back
-        :rtype: tuple[list[tuple], list[tuple]]
+        :return: the jobs, and those whose answer is to be read back
+        :rtype: tuple[list[Job], list[Job]]
         """
-        client, judged, answers = self.env["bj.api.sync.client"], [], []
-        configs = self.env["bj.api.sync.config"].browse({job.config_id for job, _exchange in done}).exists()
-        for job, exchange in done:
-            if exchange is None or job.config_id not in configs._ids:
-                continue
-            client._judge(configs.browse(job.config_id), exchange)
-            judged.append((job, exchange))
-            if exchange.outcome == "success" and self.env["bj.api.sync.mapper"]._plan(job.config_id).reads_back:
-                answers.append((job, exchange))
-        return judged, answers
+        jobs = self._filter_existing(jobs)
+        for job in jobs:
+            self.env["bj.api.sync.client"]._judge(self.env["bj.api.sync.config"].browse(job.config_id), job.exchange)
+        plan = self.env["bj.api.sync.mapper"]._plan
+        return jobs, [job for job in jobs if job.exchange.outcome == "success" and plan(job.config_id).reads_back]
 
     @api.model
-    def _read_back(self, job, exchange, patience):
+    def _filter_existing(self, jobs):
+        """Return those whose configuration is there: one that was deleted meanwhile took its deliveries with it."""
+        configs = self.env["bj.api.sync.config"].browse({job.config_id for job in jobs}).exists()
+        return [job for job in jobs if job.config_id in configs._ids]
+
+    @api.model
+    def _read_back(self, job, patience):
         """Write what was answered to the records.
 
         :param float patience: seconds to wait for who edits them
@@ -462,59 +479,54 @@ class BjApiDispatcher(models.AbstractModel):
         if not config.exists():
             return ""
         records = outbound._run_as(config, self.env[job.request.model].browse(job.request.record_ids))
-        return outbound._read_back(config, records, exchange)
+        return outbound._read_back(config, records, job.exchange)
 
     @api.model
-    def _get_result(self, job, exchange, note):
+    def _decide(self, job, note):
         """Decide what becomes of a delivery.
 
-        :rtype: DeliveryResult
+        :param str note: what went wrong with an answer that was read back
         """
+        exchange = job.exchange
         if exchange.outcome == "success":
-            return DeliveryResult(job, exchange, "sent", note or "")
+            return job.decide("sent", note or "")
         if exchange.outcome == "renew" and not job.is_renewed:
-            return DeliveryResult(job, exchange, "failed", exchange.error)
+            return job.decide("failed", exchange.error)
         retry_after = backoff.parse_retry_after(exchange.headers.get("Retry-After"))
         delay = backoff.get_delay(job.attempts) if exchange.outcome == "retry" else None
         if delay is None:
-            return DeliveryResult(job, exchange, "dead", exchange.error)
-        return DeliveryResult(job, exchange, "failed", exchange.error, max(delay, retry_after), retry_after)
+            return job.decide("dead", exchange.error)
+        return job.decide("failed", exchange.error, max(delay, retry_after), retry_after)
 
     @api.model
-    def _note_results(self, run, results, late):
+    def _note_results(self, run, done, late):
         """Write attempts, states, logs, and how the targets fare."""
-        configs = self.env["bj.api.sync.config"].browse({result.job.config_id for result in results}).exists()
-        # what was deleted meanwhile took its deliveries with it
-        results = [result for result in results if result.job.config_id in configs._ids]
-        self._insert_attempts(
-            [(result.job.id, result.exchange.status_code, result.exchange.duration, result.error) for result in results]
-        )
-        if results:
-            self._update_states(run, results)
+        done = self._filter_existing(done)
+        self._insert_attempts([(job.id, job.exchange.status_code, job.exchange.duration, job.error) for job in done])
+        if done:
+            self._update_states(run, done)
+            configs = self.env["bj.api.sync.config"].browse({job.config_id for job in done})
             configs.fetch(("name", "company_id", "authorization_type", "request_url"))  # not all there is of them
-            self.env["bj.api.log"]._write_batch([self._prepare_log(result) for result in results])
-        reached = [result for result in results if not result.exchange.is_grant and not result.exchange.call.refusal]
+            self.env["bj.api.log"]._write_batch([self._prepare_log(job) for job in done])
+        reached = [job for job in done if not job.exchange.is_grant and not job.exchange.call.refusal]
         # in one order for everybody, so that nobody waits for each other
-        for target, same in sorted(groupby(reached, key=lambda result: result.job.target)):
-            if self._note_target(target, same) or any(result.exchange.outcome == "renew" for result in same):
+        for target, same in sorted(groupby(reached, key=attrgetter("target"))):
+            if self._note_target(target, same) or any(job.exchange.outcome == "renew" for job in same):
                 late += run.lanes.withdraw(target)  # stays with the caller, should this be done once more
-        for config_id, same in sorted(groupby(results, key=lambda result: result.job.config_id)):
-            self._note_config(config_id, any(result.state == "sent" for result in same))
+        for config_id, same in sorted(groupby(done, key=attrgetter("config_id"))):
+            self._note_config(config_id, any(job.state == "sent" for job in same))
         if late:
             self._release(run, late)
 
     @api.model
-    def _prepare_log(self, result):
-        config, outbound = self.env["bj.api.sync.config"].browse(result.job.config_id), self.env["bj.api.sync.outbound"]
-        log = outbound._prepare_exchange_log(config, result.job.request, result.exchange, result.error)
-        return log | {"delivery_id": result.job.id, "user_id": result.job.user_id}
+    def _prepare_log(self, job):
+        config, outbound = self.env["bj.api.sync.config"].browse(job.config_id), self.env["bj.api.sync.outbound"]
+        log = outbound._prepare_exchange_log(config, job.request, job.exchange, job.error)
+        return log | {"delivery_id": job.id, "user_id": job.user_id}
 
     @api.model
-    def _update_states(self, run, results):
-        rows = (
-            (result.job.id, result.state, result.exchange.status_code, result.error or None, result.delay)
-            for result in results
-        )
+    def _update_states(self, run, jobs):
+        rows = ((job.id, job.state, job.exchange.status_code, job.error or None, job.delay) for job in jobs)
         query = """
             UPDATE bj_api_delivery AS d
                SET state = CASE WHEN d.state = 'cancelled' AND v.state <> 'sent' THEN d.state ELSE v.state END,
@@ -538,20 +550,20 @@ class BjApiDispatcher(models.AbstractModel):
             self.env.cr.execute(SQL(query, NOW, *map(list, zip(*rows, strict=True))))
 
     @api.model
-    def _note_target(self, target, results):
+    def _note_target(self, target, jobs):
         """Count the failures in a row of a target, and give it a rest if it needs one.
 
         :return: whether it is to be left alone
         :rtype: bool
         """
-        retry_after = max(result.retry_after for result in results)
+        retry_after = max(job.retry_after for job in jobs)
         failed = 0  # at the end of these results
-        for result in results:
-            failed = failed + 1 if result.exchange.outcome == "retry" else 0
+        for job in jobs:
+            failed = failed + 1 if job.exchange.outcome == "retry" else 0
         query = "SELECT failures, paused_until > %s FROM bj_api_target WHERE name = %s FOR UPDATE"
         self.env.cr.execute(SQL(query, NOW, target))
         known, is_resting = self.env.cr.fetchone() or (0, False)
-        failures, rest = known if failed == len(results) else 0, retry_after
+        failures, rest = known if failed == len(jobs) else 0, retry_after
         if failed and not (failures and is_resting):  # what was on the way when the rest began says nothing new
             # those that were on the way together are one failure more, once it rests at all
             failures = max(failures + 1, min(failures + failed, backoff.BREAKER_FAILURES))
@@ -581,15 +593,15 @@ class BjApiDispatcher(models.AbstractModel):
         self.env.cr.execute(SQL(query, now=NOW, silence=after(-SILENCE), hour=after(-3600), id=config_id))
 
     @api.model
-    def _notify(self, results):
+    def _notify(self, jobs):
         """Tell people what was given up, and pause what fails for days."""
-        gave_up = [result for result in results if result.state == "dead"]
-        failed = {result.job.config_id for result in results if result.state != "sent"}
+        gave_up = [job for job in jobs if job.state == "dead"]
+        failed = {job.config_id for job in jobs if job.state != "sent"}
         if not failed:
             return
         with bookkeeping(self.env) as env:
             configs = env["bj.api.sync.config"]
-            for config_id, same in groupby(gave_up, key=lambda result: result.job.config_id):
+            for config_id, same in groupby(gave_up, key=attrgetter("config_id")):
                 configs.browse(config_id)._notify_dead(same[-1].error)
             configs.browse(failed)._pause_failing()
 
@@ -631,21 +643,6 @@ class BjApiDispatcher(models.AbstractModel):
         to_come = Domain("cron_id", "=", cron_id) & Domain("call_at", ">", fields.Datetime.now())
         if not self.env["ir.cron.trigger"].search_count(to_come & Domain("call_at", "<=", at), limit=1):
             self.env["ir.cron"].browse(cron_id)._trigger(at)
-
-
-@dataclass(slots=True)
-class DeliveryResult:
-    """What becomes of a delivery: ``sent``, ``failed`` (again after ``delay`` seconds) or ``dead``."""
-
-    job: Job
-    exchange: Exchange
-    state: str
-    error: str = ""
-    delay: float = 0
-    retry_after: float = 0
-
-    def __post_init__(self):
-        self.error = self.error.encode(errors="replace").decode().replace("\0", "")  # what others say can be anything
 
 
 class _Run:
@@ -704,7 +701,7 @@ class _Run:
 def _attempt(client, job):
     """Send, in a thread."""
     try:
-        return client._transmit(job.call)
+        job.exchange = client._transmit(job.call)
     except Exception as exc:  # whatever it is, the thread must give its job back
         _logger.exception("Delivery %s", job.id)
-        return Exchange(job.call, url=job.call.url, failure="broken", detail=str(exc))
+        job.exchange = Exchange(job.call, url=job.call.url, failure="broken", detail=str(exc))

@@ -373,10 +373,10 @@ class TestDispatch(DeliveryCase):
         good, bad = self.enqueue(self.partners[1]), self.enqueue()
         cls, original = type(self.env["bj.api.dispatcher"]), type(self.env["bj.api.dispatcher"])._read_back
 
-        def read_back(room, job, exchange, patience):
+        def read_back(room, job, patience):
             if job.id == bad.id:
                 raise ZeroDivisionError
-            return original(room, job, exchange, patience)
+            return original(room, job, patience)
 
         self.read_back(self.config, comment="id")
         with (
@@ -596,7 +596,7 @@ class TestDispatch(DeliveryCase):
         with (
             patch.object(_Run, "is_renewal_due", return_value=True),
             patch.object(room, "_renew", autospec=True) as renew,
-            patch.object(room, "_read_back", lambda room, job, exchange, patience: waits.append(patience) or ""),
+            patch.object(room, "_read_back", lambda room, job, patience: waits.append(patience) or ""),
         ):
             self.dispatch()
         self.assertGreaterEqual(renew.call_count, 5)
@@ -722,13 +722,13 @@ class TestDispatch(DeliveryCase):
         run = self.make_run()
         self.claim(run)
         room = type(self.env["bj.api.dispatcher"])
-        get_result = room._get_result
+        decide = room._decide
 
         def delete(*args):
             other.exists().unlink()
-            return get_result(*args)
+            return decide(*args)
 
-        self.patch(room, "_get_result", delete)
+        self.patch(room, "_decide", delete)
         self.finish(run)
         self.assertEqual((kept.state, kept.attempt_ids.mapped("code")), ("sent", [200]))
 
@@ -928,17 +928,17 @@ class TestLanes(BaseCase):
             time.sleep(seconds[job.target])
             with lock:
                 running[job.target] -= 1
-            return job.number
+            job.is_done = True
 
         lanes, done = Lanes(work, width), []
-        for number in range(count):
+        for _number in range(count):
             for target in targets:
-                lanes.put(SimpleNamespace(target=target, number=number, lease=time.monotonic() + 60))
+                lanes.put(SimpleNamespace(target=target, lease=time.monotonic() + 60))
         while lanes.load:
             done += lanes.take(5)
         lanes.close()
-        self.assertEqual(Counter(job.target for job, _result in done), dict.fromkeys(targets, count))
-        self.assertTrue(all(job.number == result for job, result in done))
+        self.assertEqual(Counter(job.target for job in done), dict.fromkeys(targets, count))
+        self.assertTrue(all(job.is_done for job in done))
         return most
 
     def test_slow_answers_are_waited_for_side_by_side(self):
@@ -952,8 +952,9 @@ class TestLanes(BaseCase):
         self.assertEqual(most["slow"], 8)
 
     def test_what_begins_too_late_is_not_begun(self):
-        lanes = Lanes(lambda job: "sent", 2)
-        lanes.put(SimpleNamespace(target="one", lease=time.monotonic() - 1))
-        self.assertEqual([result for _job, result in lanes.take(5)], [None])
+        done = []
+        lanes, job = Lanes(done.append, 2), SimpleNamespace(target="one", lease=time.monotonic() - 1)
+        lanes.put(job)
+        self.assertEqual((lanes.take(5), done), ([job], []))
         self.assertEqual(lanes.take(0.05), [])
         lanes.close()

@@ -33,7 +33,7 @@ class Lanes:
 
     def __init__(self, work, width):
         """
-        :param work: called with a job, in a thread; what it returns comes back with the job
+        :param work: called with a job, in a thread, unless it is too late for that
         :param int width: connections per target
         """
         self._work, self._width = work, width
@@ -84,8 +84,8 @@ class Lanes:
         """Wait for a job that is done, and return it with all others that are soon after: noting many costs as one.
 
         :param float timeout: seconds
-        :return: jobs with what the work returned, None where the job began too late; empty after the timeout
-        :rtype: list[tuple]
+        :return: the jobs, also those for which it was too late; empty after the timeout
+        :rtype: list
         """
         done, self._idle = [], time.monotonic()
         end = self._idle + timeout
@@ -99,7 +99,7 @@ class Lanes:
             while done and len(done) < min(self.load, 500):
                 done.append(self._done.get(timeout=max(end - time.monotonic(), 0)))
         self._idle = float("inf")
-        for job, _result in done:
+        for job in done:
             self._lanes[job.target].load -= 1
         self.load -= len(done)
         return done
@@ -129,7 +129,9 @@ class Lanes:
             if job is None:  # closed
                 return
             start = lane.begun = time.monotonic()
-            self._done.put((job, self._work(job) if start < job.lease else None))
+            if start < job.lease:
+                self._work(job)
+            self._done.put(job)
             self._grow_if_slow(lane, start)
 
 
