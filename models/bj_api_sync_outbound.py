@@ -267,7 +267,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         if not urlsplit(url).path and "{" in config.request_url:
             return "warning", self.env._("The host of the Request URL depends on the records: send one to test it.")
         for method in ("HEAD", "GET"):
-            request = PreparedRequest(method, config.model_name, (), uuid4().hex, url)
+            request = self._prepare_request(config, self.env[config.model_name], method=method, url=url)
             exchange = self.env["bj.api.sync.client"]._send(config, request)
             if exchange.status_code not in (404, 405, 501) or exchange.is_grant:
                 break

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
-from uuid import uuid4
 
 from odoo import fields, models
 from odoo.exceptions import ConcurrencyError, UserError
@@ -17,7 +16,6 @@ from ..tools import backoff, paging, transaction
 from ..tools.transport import MAX_ANSWER, get_host, is_same_origin
 from .bj_api_delivery import NOW
 from .bj_api_sync_inbound import TRACKING_DISABLED
-from .bj_api_sync_outbound import PreparedRequest
 
 _logger = logging.getLogger(__name__)
 
@@ -146,7 +144,8 @@ class BjApiSyncPull(models.AbstractModel):
         :return: the state behind it, or what a failure made of it
         :rtype: dict
         """
-        request, exchange = PreparedRequest("GET", config.model_name, (), uuid4().hex, config.request_url), None
+        outbound, exchange = self.env["bj.api.sync.outbound"], None
+        request = outbound._prepare_request(config, self.env[config.model_name], url=config.request_url)
         try:
             env = self._get_env(config)
             env["bj.api.sync.mapper"]._check_identifier(env["bj.api.sync.mapper"]._plan(config.id, "in"))
