@@ -340,15 +340,11 @@ class BjApiDelivery(models.Model):
     @api.model
     def _insert(self, config, requests, operation):
         """Insert deliveries with one statement."""
-        names = (
-            *("create_date", "config_id", "company_id", "user_id", "state", "operation", "target", "method"),
-            *("url", "url_source", "content_type", "body", "model", "record_id", "record_ids", "record_count"),
-            *("idempotency_key", "attempt_count", "next_attempt", "last_error", "done_date"),
-        )
         [[now]] = self.env.execute_query(SQL("SELECT %s", NOW))
-        rows = SQL(", ").join(self._prepare_row(config, request, operation, now) for request in requests)
-        columns = SQL(", ").join(map(SQL.identifier, names))
-        query = SQL("INSERT INTO bj_api_delivery (%s) VALUES %s RETURNING id", columns, rows)
+        rows = [self._prepare_row(config, request, operation, now) for request in requests]
+        columns = SQL(", ").join(map(SQL.identifier, rows[0]))
+        values = SQL(", ").join(tuple(row.values()) for row in rows)
+        query = SQL("INSERT INTO bj_api_delivery (%s) VALUES %s RETURNING id", columns, values)
         deliveries = self.sudo().browse(row[0] for row in self.env.execute_query(query))
         if error := next((request.error for request in requests if request.error), ""):
             config._notify_dead(error)
@@ -356,16 +352,30 @@ class BjApiDelivery(models.Model):
 
     @api.model
     def _prepare_row(self, config, request, operation, now):
-        state, done = ("dead", now) if request.error else ("pending", None)
         ids = list(request.record_ids)
-        body = request.body is not None and base64.b64encode(request.body)
-        return (
-            *(now, config.id, config.company_id.id or None, self.env.uid, state, operation),
-            *(get_target(request.url), request.method, request.url, request.source and Json(request.source)),
-            *(request.content_type, body or None),
-            *(request.model, ids[0] if len(ids) == 1 else None, ids, len(ids), request.trace_id),
-            *(0, now, request.error or None, done),
-        )
+        return {
+            "create_date": now,
+            "config_id": config.id,
+            "company_id": config.company_id.id or None,
+            "user_id": self.env.uid,
+            "state": "dead" if request.error else "pending",
+            "operation": operation,
+            "target": get_target(request.url),
+            "method": request.method,
+            "url": request.url,
+            "url_source": request.source and Json(request.source),
+            "content_type": request.content_type,
+            "body": base64.b64encode(request.body) if request.body else None,
+            "model": request.model,
+            "record_id": ids[0] if len(ids) == 1 else None,
+            "record_ids": ids,
+            "record_count": len(ids),
+            "idempotency_key": request.trace_id,
+            "attempt_count": 0,
+            "next_attempt": now,
+            "last_error": request.error or None,
+            "done_date": now if request.error else None,
+        }
 
     # ------------------------------------------------------------------
     # Sending
