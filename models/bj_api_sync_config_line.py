@@ -181,20 +181,19 @@ class BjApiSyncConfigLine(models.Model):
         for line in self.filtered(lambda line: line.value_type == "relational"):
             if not line.mapping_config_id:
                 raise line._refusal(self.env._("choose the Mapping Model."))
-            if line.mapping_config_id.sudo().model_name != line.field_id.relation:
+            mapping = line.mapping_config_id.sudo()
+            if mapping.model_name != line.field_id.relation:
                 raise line._refusal(
                     self.env._(
                         "the Mapping Model must be a configuration on the model %(model)s.",
                         model=line.field_id.relation,
                     )
                 )
-            if line.relation_output == "identifier" and not line.mapping_config_id.sudo().line_ids.filtered(
-                "is_record_identifier"
-            ):
+            if line.relation_output == "identifier" and not mapping.line_ids.filtered("is_record_identifier"):
                 raise line._refusal(
                     self.env._(
                         "the Mapping Model %(config)s has no record identifier: choose “Object”, or give it one.",
-                        config=line.mapping_config_id.sudo().name,
+                        config=mapping.name,
                     )
                 )
         self._check_mapping_cycle()
