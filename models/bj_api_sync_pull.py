@@ -159,13 +159,13 @@ class BjApiSyncPull(models.AbstractModel):
             return self._fail(config, state, request, exchange, result, str(exc))
         self._lock(config, items)
         rows, errors = self._write(config, env, items)
-        counts = {"pages": 1, "created": sum(row.created for row in rows), "failed": len(errors)}
-        counts["updated"] = len(rows) - counts["created"]
-        for name in COUNTS:
-            setattr(result, name, getattr(result, name) + counts[name])
+        created = sum(row.created for row in rows)
+        counts = {"pages": 1, "created": created, "updated": len(rows) - created, "failed": len(errors)}
+        for name, count in counts.items():
+            setattr(result, name, getattr(result, name) + count)
+            state[name] += count
         self._log(config, replace(request, record_ids=tuple(row.record_id for row in rows)), exchange, items, errors)
-        counts = {name: state[name] + counts[name] for name in COUNTS}
-        return self._advance(config, state | counts, place, mark, result)
+        return self._advance(config, state, place, mark, result)
 
     def _get_env(self, config):
         """Return the environment the records are written in: that of the configuration's user and company.
@@ -246,13 +246,12 @@ class BjApiSyncPull(models.AbstractModel):
             self.env["bj.api.sync.outbound"]._log(config, request, status="error", error_message=error)
         state = state | {"attempts": attempts, "error": error}
         state.pop("due", None)
-        may_recover = exchange and exchange.outcome == "retry"
-        wait = backoff.parse_retry_after(exchange.headers.get("Retry-After")) if may_recover else 0
-        if wait:
-            state["not_before"] = _stamp(wait)
-        delay = may_recover and (wait or backoff.get_delay(attempts))
-        if delay:
-            return self._come_back(state, delay)
+        if exchange and exchange.outcome == "retry":
+            wait = backoff.parse_retry_after(exchange.headers.get("Retry-After"))
+            if wait:
+                state["not_before"] = _stamp(wait)
+            if delay := wait or backoff.get_delay(attempts):
+                return self._come_back(state, delay)
         config._notify_responsible(self.env._("Pulling failed"), error)
         if attempts >= EXPIRED_AFTER and config.pull_paging in ("cursor", "link"):
             state = {name: value for name, value in state.items() if name not in ("place", "mark")}
