@@ -458,7 +458,7 @@ class BjApiDispatcher(models.AbstractModel):
         for job in jobs:
             self.env["bj.api.sync.client"]._judge(self.env["bj.api.sync.config"].browse(job.config_id), job.exchange)
         plan = self.env["bj.api.sync.mapper"]._plan
-        return jobs, [job for job in jobs if job.exchange.outcome == "success" and plan(job.config_id).reads_back]
+        return jobs, [job for job in jobs if job.exchange.outcome == "success" and plan(job.config_id).answer_lines]
 
     @api.model
     def _filter_existing(self, jobs):

@@ -52,7 +52,7 @@ class BjApiSyncMapper(models.AbstractModel):
             direction=direction,
             strict=config.strict_keys,
             objects=list_objects(line.path for line in lines if not line.is_exec),
-            reads_back=any(line.response_key and line.field_name for line in lines),
+            answer_lines=tuple(line for line in lines if line.response_key and line.field_name),
             has_secrets=any(line.is_secret or (line.mapping and line.mapping.has_secrets) for line in lines),
             is_filtered=(config.filter_domain or "[]").strip() != "[]"
             or any(line.mapping and line.mapping.is_filtered for line in lines),

@@ -364,9 +364,9 @@ class BjApiSyncOutbound(models.AbstractModel):
         :return: what went wrong, for the log
         :rtype: str
         """
+        plan = self.env["bj.api.sync.mapper"]._plan(config.id)
         # what was queued before the configuration got another model has nothing to read
-        lines = config.line_ids.filtered(lambda line: line.response_key and line.field_id.model == records._name)
-        if not lines:
+        if not plan.answer_lines or plan.model != records._name:
             return ""
         try:
             answer = exchange.json()
@@ -381,7 +381,7 @@ class BjApiSyncOutbound(models.AbstractModel):
                     continue  # deleted since: its item in the answer is nobody's
                 try:
                     with self.env.cr.savepoint():
-                        self._write_answer(record, lines, answer, index, len(records))
+                        self._write_answer(record, plan.answer_lines, answer, index, len(records))
                 except (*REFUSALS, *MISFITS, DatabaseError) as exc:
                     problems.append(f"{record}: {exc}")
         if not problems:
@@ -398,8 +398,7 @@ class BjApiSyncOutbound(models.AbstractModel):
         """
         values = {}
         for line in lines:
-            name = line.field_id.name
-            field = record._fields[name]
+            name, field = line.field_name, record._fields[line.field_name]
             value = self._parse_answer(record, field, line, _pick(answer, line.response_key, index, count))
             if field.convert_to_write(record[name], record) != value:
                 values[name] = value

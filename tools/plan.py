@@ -83,8 +83,8 @@ class Plan:
     strict: bool
     #: (path, known keys) of the objects that dotted keys lead into, the payload itself first
     objects: tuple
-    #: whether answers bring values for records
-    reads_back: bool
+    #: those whose fields are written with what is answered
+    answer_lines: tuple
     #: whether callers archive and restore records: then identifiers find archived ones as well
     maps_active: bool
     #: whether a line is secret, here or further down
