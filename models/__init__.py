@@ -3,9 +3,9 @@ from . import bj_api_sync_cached
 from . import bj_api_sync_secret
 from . import bj_api_sync_config
 from . import bj_api_sync_config_edge
+from . import bj_api_sync_config_out
 from . import bj_api_sync_config_pull
 from . import bj_api_sync_config_pair
-from . import bj_api_sync_config_out
 from . import bj_api_sync_config_line
 from . import bj_api_sync_header
 from . import bj_api_sync_param
