@@ -17,8 +17,6 @@ from ..tools import oauth, signature, transport
 #: the codes another attempt may cure; of the 5xx all but 501 and 505 besides
 RETRYABLE_CODES = (408, 425, 429)
 FINAL_SERVER_CODES = (501, 505)
-#: seconds to connect and to read, where nothing else is said
-DEFAULT_TIMEOUT = (5, 15)
 AGENT = "Odoo bj_api_sync"
 CA_FILE = os.environ.get("REQUESTS_CA_BUNDLE") or requests.certs.where()
 
@@ -110,7 +108,6 @@ class BjApiSyncClient(models.AbstractModel):
             {"User-Agent": AGENT, "Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"},
             headers,
             body,
-            *DEFAULT_TIMEOUT,
             allowed_hosts=self._get_allowed_hosts(),
         )
 
@@ -337,7 +334,8 @@ class BjApiSyncClient(models.AbstractModel):
         if self.env["ir.config_parameter"].sudo().get_param("database.is_neutralized"):
             message = self.env._("This is a neutralized copy of a database: its scripts call nobody.")
             raise requests.exceptions.ConnectionError(message, request=prepared)
-        connect, read = timeout if isinstance(timeout, (tuple, list)) else (DEFAULT_TIMEOUT[0], timeout)
+        connect, read = timeout if isinstance(timeout, (tuple, list)) else (None, timeout)
+        given = {"connect_timeout": connect, "read_timeout": read}
         body = prepared.body
         exchange = self._transmit(
             transport.Call(
@@ -345,9 +343,8 @@ class BjApiSyncClient(models.AbstractModel):
                 prepared.url,
                 private_headers=dict(prepared.headers),
                 body=body.encode() if isinstance(body, str) else body,
-                connect_timeout=connect or DEFAULT_TIMEOUT[0],
-                read_timeout=read or DEFAULT_TIMEOUT[1],
                 allowed_hosts=self._get_allowed_hosts(),
+                **{name: seconds for name, seconds in given.items() if seconds},
             )
         )
         if exchange.failure:

@@ -59,7 +59,8 @@ class TestTransport(OutboundCase):
         self.assertEqual(len({request.connection_id for request in self.receiver.requests}), 1)
 
     def test_answer_is_cut(self):
-        exchange = self.send(f"{self.receiver.url}/large/1000000", max_bytes=1000)
+        with patch.object(transport, "MAX_ANSWER", 1000):
+            exchange = self.send(f"{self.receiver.url}/large/1000000")
         self.assertEqual((exchange.status_code, len(exchange.content), exchange.truncated), (200, 1000, True))
 
     def test_nobody_answers(self):

@@ -61,7 +61,6 @@ class Call:
     read_timeout: float = 15
     #: hosts, or ``host:port``, that the guard lets pass
     allowed_hosts: frozenset = frozenset()
-    max_bytes: int = MAX_ANSWER
     #: what is asked for an access token first, a call itself
     token_call: "Call | None" = None
     #: the names of headers whose values no log shows
@@ -374,19 +373,18 @@ def _follow(call, connections, exchange):
 def _read(response, exchange):
     """Read the answer up to the limit; what is cut leaves no usable connection behind."""
     exchange.status_code, exchange.headers = response.status, response.headers
-    content, most = bytearray(), exchange.call.max_bytes
-    exchange.truncated = True
+    content, exchange.truncated = bytearray(), True
     try:
         for chunk in response.stream(2**16):
             content += chunk
-            if len(content) > most:
+            if len(content) > MAX_ANSWER:
                 break
         else:
             exchange.truncated = False
     finally:
         if exchange.truncated:
             response.close()
-    exchange.content = bytes(content[:most])
+    exchange.content = bytes(content[:MAX_ANSWER])
 
 
 def _get_redirect(method, url, response):
