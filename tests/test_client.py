@@ -2,6 +2,7 @@ import os
 import socket
 import time
 from base64 import b64decode, b64encode
+from contextlib import contextmanager
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -13,6 +14,16 @@ from ..models import bj_api_sync_client
 from ..tools import transport
 from .common_outbound import OutboundCase, tls_receiver, trickling_server
 from .receiver import Receiver
+
+
+@contextmanager
+def fresh_connections():
+    """Begin without connections, and leave none: the environment is read with the first of them."""
+    transport._get_connections.cache_clear()
+    try:
+        yield
+    finally:
+        transport._get_connections.cache_clear()
 
 
 @tagged("post_install", "-at_install")
@@ -227,7 +238,7 @@ class TestTransport(OutboundCase):
     def test_proxy_of_the_environment(self):
         with (
             patch.dict(os.environ, {"http_proxy": self.receiver.url.replace("//", "//us%40er:p%3Ass@")}),
-            patch.dict(transport._connections, clear=True),
+            fresh_connections(),
         ):
             exchange = self.send("http://partner.invalid/orders")
             self.assertEqual(exchange.status_code, 200)
@@ -244,14 +255,14 @@ class TestTransport(OutboundCase):
             with (
                 self.subTest(proxy),
                 patch.dict(os.environ, {"https_proxy": proxy}),
-                patch.dict(transport._connections, clear=True),
+                fresh_connections(),
             ):
                 exchange = self.send("https://partner.invalid/orders")
                 self.assertEqual(exchange.failure, "proxy")
                 self.assertNotIn("s3cret", exchange.detail)
                 self.assertEqual(self.send(f"{self.receiver.url}/x").status_code, 200)
         self.patch(bj_api_sync_client, "CA_FILE", "/nowhere.pem")
-        with patch.dict(transport._connections, clear=True):
+        with fresh_connections():
             result = self.push()
         self.assertFalse(result.success)
         self.assertIn("/nowhere.pem", result.error)

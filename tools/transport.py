@@ -262,8 +262,6 @@ class _Connections:
 
 #: one URL is called again and again
 _parse_url = functools.lru_cache(maxsize=256)(urllib3.util.parse_url)
-_connections = {}
-_lock = threading.Lock()
 
 
 def _read_proxy(url):
@@ -280,12 +278,12 @@ def get_connections(database, allowed_hosts, ca_file):
     A connection that was made while its host was allowed must not outlive that; one from before a fork is not
     ours.
     """
-    key = (os.getpid(), database)
-    with _lock:
-        known = _connections.get(key)
-        if not known or known[0] != allowed_hosts:
-            known = _connections[key] = (allowed_hosts, _Connections(ca_file))
-        return known[1]
+    return _get_connections(os.getpid(), database, allowed_hosts, ca_file)
+
+
+@functools.lru_cache(maxsize=256)
+def _get_connections(_process, _database, _allowed_hosts, ca_file):
+    return _Connections(ca_file)
 
 
 def send(call, connections):
