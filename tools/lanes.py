@@ -7,6 +7,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import defaultdict
 
 #: seconds after which a thread with nothing to do ends
 IDLE = 2
@@ -15,6 +16,8 @@ LINGER = 0.02
 #: seconds of a job after which another thread may begin the next: Python runs one thread at a time, so where answers
 #: come at once more of them only get in each other's way
 QUICK = 0.005
+#: seconds by which a call is late: the clock that tells what is due is another one
+MOMENT = 0.1
 
 
 class _Lane:
@@ -37,22 +40,25 @@ class Lanes:
         :param int width: connections per target
         """
         self._work, self._width = work, width
-        self._lanes, self._done, self._lock = {}, queue.SimpleQueue(), threading.Lock()
-        self.load = 0
+        self._lanes, self._done, self._lock = defaultdict(_Lane), queue.SimpleQueue(), threading.Lock()
         self._idle = float("inf")  # since when whoever takes the jobs does nothing but wait
 
     def put(self, job):
         """Have a job done."""
-        lane = self._lanes.setdefault(job.target, _Lane())
+        lane = self._lanes[job.target]
         lane.load += 1
-        self.load += 1
         lane.waiting.put(job)
         if not lane.threads:
             self._grow(lane)
 
+    @property
+    def load(self):
+        """How many jobs wait or are being done, or are not taken yet."""
+        return sum(lane.load for lane in self._lanes.values())
+
     def get_load(self, target):
         """Return how many jobs of a target wait or are being done."""
-        return self._lanes[target].load if target in self._lanes else 0
+        return self._lanes[target].load
 
     def get_busy(self):
         """Return the targets whose jobs wait or are being done."""
@@ -63,14 +69,11 @@ class Lanes:
 
         :rtype: list
         """
-        jobs, lane = [], self._lanes.get(target)
-        if not lane:
-            return jobs
+        jobs, lane = [], self._lanes[target]
         with contextlib.suppress(queue.Empty):
             while True:
                 jobs.append(lane.waiting.get_nowait())
         lane.load -= len(jobs)
-        self.load -= len(jobs)
         return jobs
 
     def close(self):
@@ -101,7 +104,6 @@ class Lanes:
         self._idle = float("inf")
         for job in done:
             self._lanes[job.target].load -= 1
-        self.load -= len(done)
         return done
 
     def _grow_if_slow(self, lane, start):
@@ -135,8 +137,6 @@ class Lanes:
             self._grow_if_slow(lane, start)
 
 
-#: seconds by which a call is late: the clock that tells what is due is another one
-MOMENT = 0.1
 #: a name and the second it is called in -> the timer that waits for it
 _timers = {}
 
