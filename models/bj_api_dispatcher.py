@@ -64,9 +64,9 @@ OF_PAIR = f"FROM bj_api_delivery AS d WHERE {OPEN_SQL} AND d.target = pair.targe
 FACTS = f"""
     SELECT pair.target, pair.config_id, c.coalesce_pending, c.authorization_type, t.failures,
            c.connection_timeout + c.read_timeout AS patience,
-           extract(epoch FROM greatest(t.paused_until - {NOW_SQL}, t.probe_until - {NOW_SQL}, interval '0')) AS pause,
+           date_part('epoch', greatest(t.paused_until - {NOW_SQL}, t.probe_until - {NOW_SQL}, interval '0')) AS pause,
            -- until one more is due, or those are looked at again that are due and wait for others
-           extract(epoch FROM least(
+           date_part('epoch', least(
                (SELECT min(next_attempt) {OF_PAIR} AND next_attempt > {NOW_SQL}),
                (SELECT {NOW_SQL} + interval '{PAUSED}s' {OF_PAIR} AND next_attempt <= {NOW_SQL} LIMIT 1)
            ) - {NOW_SQL}) AS wait,
@@ -113,7 +113,7 @@ BLOCKED_BY_LIST = f"""
 """  # noqa: S608  made of constants
 #: how long one delivery must wait at least, for itself and for what is to be tried again before it
 WAIT = f"""
-    SELECT d.state, d.last_error, CASE WHEN d.{OPEN_SQL} THEN extract(epoch FROM greatest(
+    SELECT d.state, d.last_error, CASE WHEN d.{OPEN_SQL} THEN date_part('epoch', greatest(
                d.next_attempt, (SELECT max(e.next_attempt) FROM bj_api_delivery AS e
                                  WHERE e.config_id = d.config_id AND e.record_id = d.record_id AND e.id < d.id
                                    AND e.{OPEN_SQL} AND e.state = 'failed'),
@@ -236,8 +236,8 @@ class BjApiDispatcher(models.AbstractModel):
         if wait is None:
             return state, message or "", None
         # those that wait for the end of a rest do not all come back in the same second
-        rest = float(pair["pause"] or 0) * (1 + random.random()) if pair else PAUSED  # noqa: S311  no secret
-        return state, message or "", max(float(wait), rest, token_wait, 1)
+        rest = pair["pause"] * (1 + random.random()) if pair else PAUSED  # noqa: S311  no secret
+        return state, message or "", max(wait, rest, token_wait, 1)
 
     # ------------------------------------------------------------------
     # Claims
@@ -252,12 +252,12 @@ class BjApiDispatcher(models.AbstractModel):
         """
         run.claimed, waits = [], []
         for pair in self.env.execute_query_dict(SQL(PAIRS)):
-            rest, room = float(pair["pause"] or 0), run.get_room(pair["target"])
-            waits.append(max(rest, 0 if pair["is_due"] else float(pair["wait"])))
+            rest, room = pair["pause"], run.get_room(pair["target"])
+            waits.append(max(rest, 0 if pair["is_due"] else pair["wait"]))
             if waits[-1] or not room:
                 continue
             jobs, token_wait = self._take(run, pair, room)
-            waits[-1] = 0 if jobs else token_wait or max(float(pair["wait"]), 1)
+            waits[-1] = 0 if jobs else token_wait or max(pair["wait"], 1)
             run.claimed += jobs
         return min(waits, default=None)
 

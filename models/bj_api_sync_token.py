@@ -86,11 +86,11 @@ class BjApiSyncToken(models.Model):
             env.cr.execute(SQL(query, **values, is_good=is_good, rush=rush))
             is_ours = bool(env.cr.rowcount)
             query = """
-                SELECT CASE WHEN %s THEN access_token END, extract(epoch FROM greatest(busy_until, rest_until) - %s)
+                SELECT CASE WHEN %s THEN access_token END, date_part('epoch', greatest(busy_until, rest_until) - %s)
                   FROM bj_api_sync_token AS t WHERE config_id = %s"""
             [[token, wait]] = env.execute_query(SQL(query, is_good, NOW, config.id))
         grant = oauth.Grant(decrypt(token) if token else "", request if is_ours else None)
-        return grant if token or is_ours else replace(grant, wait=max(float(wait or 0), 0.1))
+        return grant if token or is_ours else replace(grant, wait=max(wait or 0, 0.1))
 
     @api.model
     def _give_back(self, config_id):
