@@ -78,13 +78,13 @@ class IrActionsServer(models.Model):
         A rule runs in the transaction of somebody who should not wait for another system: where there is a
         scheduled action for it, that is woken.
         """
-        crons = self.env["ir.cron"].sudo().search([("bj_api_sync_config_id", "=", config.id)])
-        if self.base_automation_id and crons:
+        if self.base_automation_id:
+            crons = self.env["ir.cron"].sudo().search([("bj_api_sync_config_id", "=", config.id)])
             for cron in crons:
                 cron._trigger()
-            return False
-        if self.base_automation_id:  # nor may it commit what another scheduled action is at
-            config = config.with_context(ir_cron_progress_id=False)
+            if crons:
+                return False
+            config = config.with_context(ir_cron_progress_id=False)  # nor may it commit what others are at
         result = config._pull()
         return self.usage != "ir_cron" and config._notify_pulled(result)
 
