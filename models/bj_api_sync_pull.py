@@ -293,12 +293,9 @@ class BjApiSyncPull(models.AbstractModel):
 
         :rtype: str
         """
-        place = state.get("place")
+        place, since = self._get_place(config, state), state.get("since")
         if config.pull_paging == "link" and place is not None:
             return place
-        if place is None:
-            place = {"page": config.pull_first_page, "offset": 0}.get(config.pull_paging)
-        since = state.get("since")
         params = {
             config.pull_size_param: state["size"],
             config.pull_since_param: since and f"{since.replace(' ', 'T')}Z",
@@ -370,7 +367,7 @@ class BjApiSyncPull(models.AbstractModel):
         :return: None if there is no next page
         :raises UserError: for a URL of another host, or what is no place
         """
-        key, kind, place = config.pull_next_key, config.pull_paging, state.get("place")
+        key, kind, place = config.pull_next_key, config.pull_paging, self._get_place(config, state)
         following = paging.try_pick(answer, key) if key else None
         if kind == "link" and not key:
             following = paging.parse_next_link(exchange.headers.get("Link"))
@@ -389,9 +386,11 @@ class BjApiSyncPull(models.AbstractModel):
             return following if kind == "cursor" else self._check_url(config, exchange, str(following))
         if kind == "none" or not items or (key and not following):
             return None
-        if kind == "page":
-            return (config.pull_first_page if place is None else place) + 1
-        return (place or 0) + len(items)
+        return place + (1 if kind == "page" else len(items))
+
+    def _get_place(self, config, state):
+        """Return the place of the page that is asked for; None for the first one, where that is not a number."""
+        return state.get("place", {"page": config.pull_first_page, "offset": 0}.get(config.pull_paging))
 
     def _check_url(self, config, exchange, target):
         """Return the absolute URL of the next page; the credentials are for one host only.
