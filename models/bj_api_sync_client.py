@@ -215,10 +215,9 @@ class BjApiSyncClient(models.AbstractModel):
     @api.model
     def _get_auth_hmac(self, config, request):
         """Sign the body as of now; with Standard Webhooks once more with the former secret, while it is rotated."""
-        secrets, body = (
-            config._get_signing_secrets() or self._read_secret(config, "signing_secret"),
-            request.body or b"",
-        )
+        secrets, body = config._get_signing_secrets(), request.body or b""
+        if not secrets:
+            raise self._get_unreadable(config, "signing_secret")
         return signature.sign(config.signing_style, secrets, body, request.trace_id, int(time.time()))
 
     @api.model
