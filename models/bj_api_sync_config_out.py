@@ -291,12 +291,13 @@ class BjApiSyncConfig(models.Model):
                 config._notify_responsible(self.env._("Sending is paused"), message)
 
     def _notify_responsible(self, summary, message):
+        """Tell the responsible user by a note and an activity; not again as long as such an activity is open."""
         self.ensure_one()
+        if summary in self.activity_ids.mapped("summary"):
+            return
         users = (self.user_id | self.create_uid | self.env.ref("base.user_admin")).filtered(
             lambda user: user.active and user.has_group("bj_api_sync.group_user")
         )
-        if summary in self.activity_ids.mapped("summary"):
-            return
         self.message_post(body=message)
         self.activity_schedule("mail.mail_activity_data_warning", summary=summary, note=message, user_id=users[:1].id)
 
