@@ -238,8 +238,8 @@ class BjApiSyncClient(models.AbstractModel):
 
     @api.model
     def _get_unreadable(self, records, fname):
-        field = records._fields[fname]._description_string(self.env)
-        return UserError(self.env._("%(field)s cannot be read: its encryption key is missing.", field=field))
+        label = records._get_label(fname)
+        return UserError(self.env._("%(field)s cannot be read: its encryption key is missing.", field=label))
 
     @api.model
     def _get_allowed_hosts(self):
