@@ -479,15 +479,8 @@ class BjApiSyncConfig(models.Model):
 
     def action_open_logs(self):
         """Open the logs of this configuration."""
-        self.ensure_one()
-        return {
-            "type": "ir.actions.act_window",
-            "name": self.env._("Logs"),
-            "res_model": "bj.api.log",
-            "view_mode": "list,form,graph,pivot",
-            "domain": [("config_id", "=", self.id)],
-            "context": {"default_config_id": self.id},
-        }
+        action = self._open_list("bj_api_sync.action_bj_api_log", default_config_id=self.id)
+        return action | {"name": self.env._("Logs")}
 
     def action_open_documentation(self):
         """Open the page that describes the endpoint, and lets people try it."""
@@ -516,6 +509,12 @@ class BjApiSyncConfig(models.Model):
         """Ask for a sample of the other system's data, to make lines of."""
         self.ensure_one()
         return self._open_wizard(self.env._("Lines from a Sample"), "bj.api.sync.sample")
+
+    def _open_list(self, xml_id, **context):
+        """Return a window action for those of its records that are of this configuration."""
+        self.ensure_one()
+        action = self.env["ir.actions.actions"]._for_xml_id(xml_id)
+        return action | {"domain": [("config_id", "=", self.id)], "context": context}
 
     def _open_wizard(self, name, model, **context):
         return {

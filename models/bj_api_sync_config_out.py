@@ -187,10 +187,8 @@ class BjApiSyncConfig(models.Model):
 
     def action_open_deliveries(self):
         """Open the deliveries of this configuration, those first that are not done."""
-        self.ensure_one()
-        action = self.env["ir.actions.actions"]._for_xml_id("bj_api_sync.action_bj_api_delivery")
         context = {"search_default_open": self.delivery_count > 0, "default_config_id": self.id}
-        return action | {"domain": [("config_id", "=", self.id)], "context": context}
+        return self._open_list("bj_api_sync.action_bj_api_delivery", **context)
 
     def action_test_connection(self):
         """Reach the other system without sending it any data, and tell in plain words what happened.

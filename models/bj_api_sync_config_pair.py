@@ -80,10 +80,7 @@ class BjApiSyncConfig(models.Model):
 
     def action_open_links(self):
         """Open the links of this configuration, its conflicts first."""
-        self.ensure_one()
-        action = self.env["ir.actions.actions"]._for_xml_id("bj_api_sync.action_bj_api_link")
-        context = {"search_default_conflicts": self.conflict_count > 0}
-        return action | {"domain": [("config_id", "=", self.id)], "context": context}
+        return self._open_list("bj_api_sync.action_bj_api_link", search_default_conflicts=self.conflict_count > 0)
 
     def action_push_again(self):
         """Forget what the other system has: all of it counts as news."""
