@@ -295,12 +295,13 @@ class BjApiSyncMapper(models.AbstractModel):
         self._identify(plan, batch, rows)
         found = self._match(plan, [row.key for row in rows])
         for index, row in enumerate(rows):
-            self._take(plan, batch, index, row, found.get(row.key, ()))
-            if record_ids and row.record_id != record_ids[index]:
+            ids, meant = found.get(row.key, ()), record_ids[index] if record_ids else 0
+            self._take(plan, batch, index, row, [meant] if meant in ids else ids)
+            if meant and row.record_id != meant:
                 if row.record_id:
                     message = self.env._("Another record has the identifier %s.", row.key)
                     batch.fault(index, plan.identifier.path, message, plan.identifier.id, 409)
-                row.record_id = record_ids[index]
+                row.record_id = meant
 
     def _take(self, plan, batch, index, row, ids):
         """Give a row the record that was found for it; several are a conflict, never "the first one"."""
@@ -381,14 +382,24 @@ class BjApiSyncMapper(models.AbstractModel):
             self._resolve_children(line, batch, rows, parents)
         else:
             self._resolve(line.mapping, batch, rows)
+            self._keep_nameless(line, rows, parents)
         for index, row in enumerate(rows):
             must_exist = index in batch.bare or (not is_child and line.relation_policy == "link")
-            if row.key is None and (must_exist or not is_child):
+            if row.key is None and not row.record_id and (must_exist or not is_child):
                 path = identifier.path if identifier else ()
                 batch.fault(index, path, self.env._("The record identifier is missing."), line.id)
             elif row.key is not None and not row.record_id and must_exist:
                 message = self.env._("No record has the identifier %s.", row.key)
                 batch.fault(index, identifier.path, message, line.id)
+
+    def _keep_nameless(self, line, rows, parents):
+        """Take objects of a many2one without identifier for the linked record, if it has none either."""
+        if line.field_type != "many2one" or not line.mapping.identifier:
+            return
+        for row, parent in zip(rows, parents, strict=True):
+            current = parent[line.field_name] if row.key is None else ()
+            if current and not self._key(line.mapping, current):
+                row.record_id = current.id
 
     def _get_written(self, line, batch, rows):
         """Return the indices of the rows that the line's policy lets be written; a bare identifier says nothing."""
@@ -468,12 +479,30 @@ class BjApiSyncMapper(models.AbstractModel):
             for row, record in zip(new, records, strict=True):
                 created[row.place] = record.id
                 row.record_id, row.created = record.id, True
+            self._check_found_again(plan, new, records)
         if known:
             self._update(plan, known)
         for row in rows:
             row.stored = True
         for row, first in aliases:
             row.record_id, row.vals = first.record_id, first.vals
+
+    def _check_found_again(self, plan, rows, records):
+        """Refuse new records whose identifier Odoo computes otherwise: each request would make another one.
+
+        :param rows: the rows that the records were created of
+        :raises BadPayload: if there are some
+        """
+        line = plan.identifier
+        if not line or self._is_writable(records._fields[line.field_name]):
+            return
+        errors = [
+            line.fault(self.env._("Odoo computes the identifier, and not as %s.", row.key)) | {"index": row.item}
+            for row, record in zip(rows, records, strict=True)
+            if row.key not in (None, self._key(plan, record))
+        ]
+        if errors:
+            raise BadPayload(errors[0]["message"], errors)
 
     def _has_outside(self, rows):
         """Tell whether a record was created that its plan's filter domain hides: nobody would find it again.
@@ -574,17 +603,46 @@ class BjApiSyncMapper(models.AbstractModel):
             unchanged = current is not None and set(ids) == set(current._ids)
             return [] if unchanged else [Command.set(ids)]
         children = {child.id: child for child in current or ()}
-        commands = []
+        nameless, commands = self._get_nameless(value, current), []
         for target in value.rows:
-            if not target.record_id:
+            if target.record_id:
+                child = children.get(target.record_id) or self.env[target.plan.model].browse(
+                    target.record_id
+                )  # archived
+                if vals := self._get_changes(target, child):
+                    commands.append(Command.update(target.record_id, vals))
+            elif same := self._take_same(target, nameless):
+                ids.append(same.id)
+            else:
                 commands.append(Command.create(self._get_create_values(target)))
-                continue
-            child = children.get(target.record_id) or self.env[target.plan.model].browse(target.record_id)  # archived
-            if vals := self._get_changes(target, child):
-                commands.append(Command.update(target.record_id, vals))
         if value.remove_missing:
             commands += [Command.delete(child_id) for child_id in children.keys() - set(ids)]
         return commands
+
+    def _get_nameless(self, links, current):
+        """Return the lines of a record that no identifier can find, if there are some to look for among them.
+
+        :param Links links: the lines as they were sent
+        :param current: the lines the record has, None for a new record
+        :rtype: list
+        """
+        plans = [target.plan for target in links.rows if target.key is None]
+        if not plans or not current:
+            return []
+        inside = current.filtered_domain(self._get_domain(plans[0]))
+        return [child for child in inside if not plans[0].identifier or not self._key(plans[0], child)]
+
+    def _take_same(self, target, nameless):
+        """Take the line out of a list that has the values of one without identifier; else sending back what was read
+        would double it.
+
+        :return: the line, None if all of them are others
+        """
+        known = nameless if target.key is None else ()
+        same = next((child for child in known if not self._get_changes(target, child)), None)
+        if same:
+            nameless.remove(same)
+        return same
 
 
 def _normalize(field, value, record):

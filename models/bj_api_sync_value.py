@@ -306,8 +306,7 @@ class BjApiSyncValueRelational(models.AbstractModel):
         for index, row in zip(nested.parents, rows, strict=True):
             targets[index].append(row)
         return [
-            # null clears a one2many as well, which an empty list does only where missing lines are removed
-            ABSENT if cell is ABSENT else Links(target, line.field_type, line.remove_missing or cell is None)
+            ABSENT if cell is ABSENT else Links(target, line.field_type, line.remove_missing)
             for cell, target in zip(cells, targets, strict=True)
         ]
 

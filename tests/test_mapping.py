@@ -471,12 +471,17 @@ class TestRelational(MappingCase):
         self.assertEqual((answer.status, answer.body["meta"]["created"]), (201, 2))
 
     def test_children_without_identifier_in_a_filter_domain(self):
-        """They are told apart by nothing: none is looked for."""
+        """They are told apart by nothing but their values, and only those inside are looked at."""
         self.person.filter_domain = "[('type', '=', 'other')]"
         self.person.line_ids.is_record_identifier = False
+        company, _data = self.post(self.company, {"code": "T-1", "name": "A"})
+        outside = {"type": "contact", "name": "Name P-1", "ref": "P-1", "parent_id": company.id}
+        self.env["res.partner"].create(outside)
         for _time in range(2):
-            company, _data = self.post(self.company, {"code": "T-1", "name": "A", "people": [self.person_data("P-1")]})
-        self.assertEqual(company.child_ids.mapped("ref"), ["P-1", "P-1"])
+            self.post(
+                self.company, {"code": "T-1", "people": [self.person_data("P-1"), {"name": "B", "kind": "other"}]}
+            )
+            self.assertEqual(sorted(company.child_ids.mapped("name")), ["B", "Name P-1", "Name P-1"])
         with self.refused("/people/0"):
             self.post(self.company, {"code": "T-1", "people": ["P-1"]})
 
@@ -657,6 +662,46 @@ class TestRelational(MappingCase):
             if pointer != "/people/0/address":  # that is the concern of several lines
                 self.assertTrue(caught.exception.errors[0]["line_id"])
 
+    def test_related_record_without_identifier(self):
+        """Of what is answered, the object of a linked record that has no identifier stands for that record."""
+        customer = self.mapping("res.partner", ("ref", "code"), ("name", "name"), name="Customer")
+        for policy in ("link", "create", "upsert"):
+            line = {"value_type": "relational", "mapping_config_id": customer.id, "relation_policy": policy}
+            config = self.config(
+                "res.partner", ("ref", "code"), ("name", "name"), ("parent_id", "parent", line), endpoint=f"t-{policy}"
+            )
+            parent = self.env["res.partner"].create({"name": "Nameless"})
+            record, data = self.post(config, {"code": f"T-{policy}", "name": "A"})
+            with self.refused("/parent/code"):
+                self.post(config, {"code": f"T-{policy}", "parent": {"code": None, "name": "Other"}})
+            record.parent_id = parent
+            _record, data = self.post(config, {"code": f"T-{policy}"})
+            self.assertEqual(data["parent"], {"code": None, "name": "Nameless"})
+            self.post(config, data)
+            self.post(config, {"code": f"T-{policy}", "parent": {"name": "Other"}})
+            self.assertEqual((record.parent_id, parent.name), (parent, "Other" if policy == "upsert" else "Nameless"))
+
+    def test_identifier_that_odoo_computes(self):
+        """It finds records; what does not lead to it is not created: each request would create another one."""
+        config = self.config(
+            "res.partner", ("email_normalized", "key"), ("email", "email"), ("name", "name"), endpoint="t-x"
+        )
+        record, _data = self.post(config, {"key": "a@example.com", "email": "A@example.com", "name": "A"})
+        again, _data = self.post(config, {"key": "a@example.com", "name": "B"})
+        self.assertEqual((again, again.name), (record, "B"))
+        with self.refused("/key") as caught:
+            self.post(config, {"key": "b@example.com", "email": "c@example.com", "name": "B"})
+        self.assertIn("b@example.com", caught.exception.errors[0]["message"])
+
+    def test_identifier_that_others_share(self):
+        """The path tells the record: its identifier may be in the body, as it was read, although others have it too."""
+        config = self.config("res.partner", ("ref", "code"), ("name", "name"), endpoint="t-x")
+        one, other, third = self.env["res.partner"].create([{"name": "A", "ref": ref} for ref in ("T-1", "T-1", "T-2")])
+        self.handle(config, "PATCH", {"code": "T-1", "name": "B"}, ref=str(other.id))
+        self.assertEqual((one.name, other.name), ("A", "B"))
+        with self.refused("/code", status=409):
+            self.handle(config, "PATCH", {"code": "T-1"}, ref=str(third.id))
+
     def test_bare_identifiers(self):
         """They stand for records that are there, whatever the policy, and say nothing else about them."""
         person = self.person_data("P-1", tags=[{"name": "T-X", "color": 3}, "T-X"])
@@ -712,10 +757,12 @@ class TestRelational(MappingCase):
         self.post(self.company, {"code": "T-1", "people": []})
         self.assertFalse((first | third).exists())
 
-    def test_null_removes_the_children(self):
+    def test_null_removes_no_more_than_an_empty_list(self):
         company, _data = self.post(self.company, self.payload())
-        self.post(self.company, {"code": "T-1", "people": []})
-        self.assertEqual(len(company.child_ids), 3)
+        for nothing in ([], None):
+            self.post(self.company, {"code": "T-1", "people": nothing})
+            self.assertEqual(len(company.child_ids), 3)
+        self.line(self.company, "people").remove_missing = True
         self.post(self.company, {"code": "T-1", "people": None})
         self.assertFalse(company.child_ids)
 
@@ -734,6 +781,26 @@ class TestRelational(MappingCase):
         company, _data = self.post(self.company, {"code": "T-1", "name": "A", "people": [{"name": "x"}]})
         self.post(self.company, {"code": "T-1", "people": [{"name": "y"}]})
         self.assertEqual(sorted(company.child_ids.mapped("name")), ["x", "y"])
+
+    def test_children_without_identifier_that_are_there(self):
+        """Sending back what was read doubles nothing, whether there is an identifier that is empty, or none at all."""
+        people = [{"name": "x"}, {"name": "x"}, {"name": "y", "kind": "other"}, self.person_data("P-1")]
+        for has_identifier in (True, False):
+            self.person.line_ids[0].is_record_identifier = has_identifier
+            code = f"T-{has_identifier}"
+            company, data = self.post(self.company, {"code": code, "name": "A", "people": people})
+            children = company.child_ids
+            for sent in (data["people"], people, people[::-1]):
+                self.post(self.company, {"code": code, "people": sent})
+                self.assertEqual(company.child_ids, children)
+            self.post(self.company, {"code": code, "people": [{"name": "x"}] * 3})
+            self.assertEqual(sorted(company.child_ids.mapped("name")), ["Name P-1", "x", "x", "x", "y"])
+            self.line(self.company, "people").remove_missing = True
+            kept = children.filtered(lambda child: child.name == "y")
+            self.post(self.company, {"code": code, "people": [{"name": "y"}, {"name": "z"}]})
+            self.assertEqual(company.child_ids & children, kept)
+            self.assertEqual(sorted(company.child_ids.mapped("name")), ["y", "z"])
+            self.line(self.company, "people").remove_missing = False
 
     def test_several_parents_in_one_request(self):
         payloads = [
