@@ -88,6 +88,13 @@ class KeyInUse(BadPayload):
     headers = {"Retry-After": "1"}
 
 
+class StillUnderWay(BadPayload):
+    """What the request is about is on its way to the other system: once it is there, the request may be done."""
+
+    http_status = 503
+    headers = {"Retry-After": "5"}
+
+
 class KeyReused(BadPayload):
     """An idempotency key came with another request than its first one."""
 

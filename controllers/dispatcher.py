@@ -372,7 +372,7 @@ class BjApiSyncDispatcher(Dispatcher):
             # Odoo's retries have made a ValidationError of it, which does not tell a conflict from a bad value
             exc = env["bj.api.sync.inbound"]._get_database_error(self.endpoint, cause)
         status, message, headers = self._describe(exc)
-        if status >= 500:
+        if status == 500:
             path = self.request.httprequest.path
             _logger.error("%s %s failed, trace id %s", self.method, path, self.trace_id, exc_info=exc)
             message = "Internal error. The log has the details under the trace id."

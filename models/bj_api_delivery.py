@@ -17,6 +17,8 @@ OPEN = ("pending", "failed", "sending")
 OPEN_SQL = "state IN ('pending', 'failed', 'sending')"
 #: and what was cancelled on the way: it keeps its claim until its answer comes
 CLAIMED_SQL = f"({OPEN_SQL} OR claim IS NOT NULL)"
+#: deletions that others of the same identifier must wait for
+DELETING_SQL = f"operation = 'unlink' AND {CLAIMED_SQL} AND identifier IS NOT NULL"
 #: the code of the scheduled actions that send
 DISPATCH = "model._cron_dispatch()"
 RETENTION_DAYS = "bj_api_sync.delivery_retention_days"
@@ -105,6 +107,7 @@ class BjApiDelivery(models.Model):
     record_id = fields.Many2oneReference("Record", model_field="model", help="Empty for a list of records.")
     record_ids = IntegerArray("Record IDs")
     record_count = fields.Integer("Records")
+    identifier = fields.Char("Record Identifier", help="What the other system knows the record by.")
     idempotency_key = fields.Char(
         "Delivery ID",
         required=True,
@@ -124,6 +127,7 @@ class BjApiDelivery(models.Model):
     # what a delivery must wait for: earlier ones of its record, and lists its record is in
     _order_index = models.Index(f"(config_id, record_id, id) WHERE {CLAIMED_SQL} AND record_id IS NOT NULL")
     _list_index = models.Index(f"USING gin (record_ids) WHERE {CLAIMED_SQL} AND record_id IS NULL")
+    _deletion_index = models.Index(f"(identifier) WHERE {DELETING_SQL}")
     _config_index = models.Index("(config_id, id)")
     # what may have overtaken another one
     _sent_list_index = models.Index(
@@ -277,6 +281,9 @@ class BjApiDelivery(models.Model):
     def _enqueue_chosen(self, config, records, operation):
         """Queue records that were chosen already, as :meth:`_enqueue` does."""
         outbound, links = self.env["bj.api.sync.outbound"], self.env["bj.api.link"]
+        if operation != "unlink" and HELD in self.env.cr.cache:
+            self._enqueue_at_commit(config, records, operation)
+            return self.sudo().browse()
         self._lock_records(records)
         items = outbound._serialize(config, records)
         items, states = links._select_news(config, items, operation)
@@ -370,6 +377,7 @@ class BjApiDelivery(models.Model):
             "record_id": ids[0] if len(ids) == 1 else None,
             "record_ids": ids,
             "record_count": len(ids),
+            "identifier": request.identifier or None,
             "idempotency_key": request.trace_id,
             "attempt_count": 0,
             "next_attempt": now,

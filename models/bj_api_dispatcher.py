@@ -46,17 +46,24 @@ RUN = 10
 
 #: what others of its record wait for: open ones, and what was cancelled on the way until its lease ends
 HOLDING = f"(SELECT * FROM bj_api_delivery WHERE {OPEN_SQL} OR claim IS NOT NULL AND next_attempt > {NOW_SQL})"  # noqa: S608
-#: a deletion comes behind what other configurations have to tell there of the record, or it would be there again; but
-#: not if they tell its deletion as well, or they would wait for each other. What an archived one has may never be told,
-#: unless it is on the way
+#: what another configuration has to tell holds a delivery up; but what an archived one has may never be told, unless it
+#: is on the way
+HOLDS = f"""
+    FROM {HOLDING} AS e JOIN bj_api_sync_config AS f ON f.id = e.config_id
+   WHERE e.model = d.model AND e.target = d.target AND e.id < d.id
+     AND (f.active OR e.claim IS NOT NULL AND e.next_attempt > {NOW_SQL})
+"""
+#: a deletion comes behind what others have to tell there of the record, or it would be there again; but not if they
+#: tell its deletion as well, or they would wait for each other. What tells of a record comes behind the deletion of
+#: another one with its identifier, or that would delete it
 UNTOLD = f"""
     d.operation = 'unlink' AND EXISTS (
-        SELECT FROM {HOLDING} AS e JOIN bj_api_sync_config AS f ON f.id = e.config_id
-         WHERE e.record_id = d.record_id AND e.model = d.model AND e.target = d.target AND e.id < d.id
-           AND e.operation <> 'unlink' AND (f.active OR e.claim IS NOT NULL AND e.next_attempt > {NOW_SQL})
+        SELECT {HOLDS} AND e.record_id = d.record_id AND e.operation <> 'unlink'
            AND NOT EXISTS (SELECT FROM bj_api_delivery AS g
                             WHERE g.config_id = e.config_id AND g.record_id = e.record_id AND g.model = e.model
                               AND g.operation = 'unlink' AND g.id > e.id AND g.{OPEN_SQL}))
+    OR d.operation <> 'unlink' AND EXISTS (
+        SELECT {HOLDS} AND e.identifier = d.identifier AND e.operation = 'unlink')
 """  # noqa: S608  made of constants
 #: open deliveries of a pair of target and configuration
 OF_PAIR = f"FROM bj_api_delivery AS d WHERE {OPEN_SQL} AND d.target = pair.target AND d.config_id = pair.config_id"

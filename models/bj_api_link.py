@@ -10,10 +10,10 @@ from odoo import api, fields, models
 from odoo.exceptions import UserError
 from odoo.tools import SQL, groupby, ormcache
 
-from ..exceptions import RecordConflict
+from ..exceptions import RecordConflict, StillUnderWay
 from ..tools import codec
 from ..tools.plan import ABSENT, Batch, Links, Row
-from .bj_api_delivery import CLAIMED_SQL, NOW
+from .bj_api_delivery import CLAIMED_SQL, DELETING_SQL, NOW
 
 #: they tell when and by whom a record was changed, not how it is
 STAMPS = ("write_date", "write_uid")
@@ -140,7 +140,10 @@ class BjApiLink(models.Model):
         counterpart = self.sudo().config_id.counterpart_id
         if not counterpart:
             raise UserError(self.env._("%s is not two-way any more: only Keep Ours is left.", self.config_id.name))
-        record = self.env["bj.api.sync.outbound"]._run_as(counterpart, self.env[self.model].browse(self.record_id))
+        record = self.env[self.model].browse(self.record_id)
+        if not record.exists():
+            raise UserError(self.env._("The record was deleted here: only Keep Ours is left."))
+        record = self.env["bj.api.sync.outbound"]._run_as(counterpart, record)
         mapper = record.env["bj.api.sync.mapper"]
         batch = Batch.of([payload])
         rows = mapper._parse(mapper._plan(counterpart.id, "in"), batch, record._ids)
@@ -199,11 +202,8 @@ class BjApiLink(models.Model):
         for record, payload, _problem in items:
             if payload is None:
                 continue
-            key = Batch.of([payload]).column(plan.identifier.path)[0] if plan.identifier else None
-            states[record.id] = (
-                f"{shape}:{_hash(_without(payload, stamps))}",
-                None if key is ABSENT or key is None else str(key),
-            )
+            key = self.env["bj.api.sync.outbound"]._get_identifier(config, payload) or None
+            states[record.id] = (f"{shape}:{_hash(_without(payload, stamps))}", key)
         return states
 
     @api.model
@@ -362,12 +362,37 @@ class BjApiLink(models.Model):
             open_ids = {config: self._weigh(config, plan, rows, payloads) if config.active else () for config in pairs}
             yield
             came = {row.record_id: told for row, told in zip(rows, hashes, strict=True) if not row.kept}
+            undone = self._take_back_deletions(plan, rows)
             for config, ids in open_ids.items():
                 states = self._get_states(config, [record_id for record_id in came if record_id not in ids])
                 self._note(config, "in", states, hashes=came)
+                if config.active:  # else they would delete what they told, and nobody tell them of it
+                    self._find(config, undone)._send()
                 # what is not agreed on was told all the same
                 for link in self._find(config, came.keys() & ids) if ids else ():
                     link.payload_hashes = (link.payload_hashes or {}) | came[link.record_id]
+
+    @api.model
+    def _take_back_deletions(self, plan, rows):
+        """Cancel the deletion of records that come in once more, and what was to be told of them before it.
+
+        :param Plan plan: the configuration by which they come in
+        :param rows: stored rows
+        :return: the ids of the new records of whose former ones something may arrive all the same
+        :rtype: set[int]
+        """
+        new = {str(row.key): row.record_id for row in rows if row.created and row.key is not None}
+        config_ids = list(self._get_pair_ids(plan.config_id))
+        query = "SELECT id, record_id FROM bj_api_delivery WHERE %s AND config_id = ANY(%s) AND identifier = ANY(%s)"
+        found = self.env.execute_query(SQL(query, SQL(DELETING_SQL), config_ids, list(new))) if new else ()
+        if not found:
+            return set()
+        ids, former_ids = zip(*found, strict=True)
+        deletions, late = self.env["bj.api.delivery"].sudo().browse(ids), set()
+        deletions._change(WAITING, self._get_overruled())
+        for config in self._get_pairs(plan.config_id):
+            late |= self._withdraw(config, former_ids)
+        return {new[each.identifier] for each in deletions if each.claim or each.record_id in late}
 
     @api.model
     def _weigh(self, config, plan, rows, payloads):
@@ -608,8 +633,7 @@ class BjApiLink(models.Model):
         """
         domain = [("config_id", "=", config.id), ("record_id", "in", list(record_ids)), ("operation", "!=", "unlink")]
         deliveries = self.env["bj.api.delivery"].sudo().search([*domain, ("state", "in", UNSENT)])
-        message = self.env._("Overruled by what came in.")
-        deliveries._change(UNSENT, SQL("state = 'cancelled', last_error = %s, done_date = %s", message, NOW))
+        deliveries._change(UNSENT, self._get_overruled())
         self.env.cr.execute(
             SQL(
                 "SELECT DISTINCT unnest(record_ids) FROM bj_api_delivery WHERE config_id = %(config)s AND %(open)s"
@@ -621,6 +645,11 @@ class BjApiLink(models.Model):
         )
         return {row[0] for row in self.env.cr.fetchall()} & set(record_ids)
 
+    def _get_overruled(self):
+        return SQL(
+            "state = 'cancelled', last_error = %s, done_date = %s", self.env._("Overruled by what came in."), NOW
+        )
+
     @contextmanager
     def _removing(self, config_id, records):
         """Surround the deletion or archiving of records because the other system did so: it is not told.
@@ -630,6 +659,7 @@ class BjApiLink(models.Model):
         :param int config_id: the configuration by which it came in
         :return: the records, to work on
         :raises RecordConflict: if one was changed here since, and that counts
+        :raises StillUnderWay: if a change may arrive there after their deletion, and the record would be there again
         """
         if not self._get_pair_ids(config_id):
             yield records
@@ -641,8 +671,8 @@ class BjApiLink(models.Model):
             disputed = links.filtered(lambda link, states=states: not link._is_agreed(states))
             if disputed and config.active and config.conflict_policy != "remote":
                 raise RecordConflict(self.env._("it was changed here since you last heard of it."))
-            if disputed:
-                self._withdraw(config, disputed.mapped("record_id"))
+            if disputed and self._withdraw(config, disputed.mapped("record_id")) and config.active:
+                raise StillUnderWay(self.env._("A change of it is on its way to you."))
         with self.env["bj.api.delivery"]._hold():
             yield records.with_context(bj_api_sync_removed=(config_id, records._ids))
             for config in pairs:  # those that are archived

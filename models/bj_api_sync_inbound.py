@@ -23,6 +23,7 @@ from ..exceptions import (
     PreconditionFailed,
     RecordConflict,
     RecordNotFound,
+    StillUnderWay,
     get_public_fault,
 )
 from ..tools import codec, paging
@@ -729,7 +730,7 @@ class BjApiSyncInbound(models.AbstractModel):
                 else:
                     found.unlink()
                 self.env.flush_all()
-        except AccessError:
+        except (AccessError, StillUnderWay):
             raise
         except REFUSALS as exc:
             raise RecordConflict(self.env._("The record cannot be deleted: %s", exc.args[0])) from exc

@@ -13,6 +13,7 @@ from odoo.fields import Domain
 
 from ..exceptions import DATABASE_REFUSALS, MISFITS, REFUSALS, CannotSend
 from ..tools import codec, oauth, paging
+from ..tools.plan import ABSENT, Batch
 from ..tools.result import Result
 from ..tools.transport import get_host
 
@@ -35,6 +36,8 @@ class PreparedRequest:
     body: bytes | None = None
     content_type: str = ""
     error: str = ""
+    #: what the other system knows the record by; empty for lists, and where that is not told
+    identifier: str = ""
     #: what the URL was made of: the ``field`` of the configuration, its value (``template``), and the ``payload`` as
     #: JSON where no body has it; None for what could not be prepared
     source: dict | None = None
@@ -204,11 +207,23 @@ class BjApiSyncOutbound(models.AbstractModel):
             return self._prepare_request(config, records, error=error)
         payloads = [payload for _record, payload in page]
         source = {"field": "request_url", "template": config.request_url}
+        identifier = self._get_identifier(config, payloads[0]) if len(page) == 1 else ""
         if config.http_method_ids.name == "GET":
             url, source = self._build_query(url, payloads[0]), source | {"payload": json.dumps(payloads[0])}
-            return self._prepare_request(config, records, url=url, source=source)
+            return self._prepare_request(config, records, url=url, source=source, identifier=identifier)
         content_type, body = self._build_body(config, payloads if config.is_paginated else payloads[0])
-        return self._prepare_request(config, records, url=url, body=body, content_type=content_type, source=source)
+        values = {"body": body, "content_type": content_type, "source": source, "identifier": identifier}
+        return self._prepare_request(config, records, url=url, **values)
+
+    @api.model
+    def _get_identifier(self, config, payload):
+        """Return what the other system knows a record by, as a payload tells it; empty if it does not.
+
+        :rtype: str
+        """
+        line = self.env["bj.api.sync.mapper"]._plan(config.id).identifier
+        value = Batch.of([payload]).column(line.path)[0] if line and line.path else ABSENT
+        return "" if value is ABSENT or value is None else str(value)
 
     @api.model
     def _prepare_request(self, config, records, **values):
@@ -229,7 +244,8 @@ class BjApiSyncOutbound(models.AbstractModel):
         """
         url, error = self._try_url(self._fill_url, config.deletion_url, keys or {})
         source = {"field": "deletion_url", "template": config.deletion_url, "payload": json.dumps(keys or {})}
-        return self._prepare_request(config, record, method="DELETE", url=url, error=error, source=source)
+        values = {"url": url, "error": error, "source": source, "identifier": self._get_identifier(config, keys or {})}
+        return self._prepare_request(config, record, method="DELETE", **values)
 
     @api.model
     def _readdress(self, config, request):

@@ -2,9 +2,10 @@ import json
 from datetime import timedelta
 from unittest.mock import patch
 
-from odoo.exceptions import AccessError, MissingError, UserError, ValidationError
+from odoo.exceptions import AccessError, UserError, ValidationError
 from odoo.fields import Command, Datetime
 from odoo.tests import HttpCase, new_test_user, tagged
+from odoo.tools import SQL
 
 from ..tools.plan import Operation
 from .common import TOKEN, ApiHttpCase
@@ -941,7 +942,7 @@ class TestConflict(TwoWayCase):
         self.partner.unlink()
         link.invalidate_recordset()
         self.assertIn("deleted", link.ours)
-        with self.assertRaises(MissingError), self.env.cr.savepoint():
+        with self.assertRaisesRegex(UserError, "deleted here"), self.env.cr.savepoint():
             link.action_take_theirs()
         link.action_keep_ours()
         self.assertFalse(link.conflict_date)
@@ -1066,6 +1067,79 @@ class TestRemoval(TwoWayCase):
         self.config.conflict_policy = "remote"
         self.receive("", method="DELETE")
         self.assertEqual(delivery.state, "cancelled")
+
+    def test_came_in_again(self):
+        """What comes in of a record whose deletion waits takes that back: both have it, not one of them."""
+        self.receive()
+        self.partner.name = "Ours"
+        self.env.cr.flush()
+        [change] = self.queued()
+        self.partner.unlink()
+        self.assertEqual(self.told(), self.partner.ids)
+        deletion = self.env["bj.api.delivery"].search([("config_id", "=", self.gone.id)])
+        self.assertEqual((deletion.identifier, change.identifier), ("P1", "P1"))
+        self.receive_list([WHOLE | {"code": "P1"}], status=201)
+        self.assertEqual((change.state, deletion.state), ("cancelled", "cancelled"))
+        self.env.cr.flush()
+        self.assertFalse(self.queued() - change)
+
+    def test_came_in_again_while_the_deletion_is_on_its_way(self):
+        """Then they are told that the record is there again, after the deletion."""
+        self.partner.unlink()
+        self.env.cr.flush()
+        deletion = self.env["bj.api.delivery"].search([("config_id", "=", self.gone.id)])
+        self.env.cr.execute("UPDATE bj_api_delivery SET state = 'sending', claim = 'x'")
+        deletion.invalidate_recordset()
+        self.receive_list([WHOLE | {"code": "P1"}], status=201)
+        self.env.cr.flush()
+        [state] = self.queued()
+        self.assertEqual((deletion.state, state.state, state.identifier), ("sending", "pending", "P1"))
+
+    def test_made_again(self):
+        """Another record of the identifier is told of after the deletion of the former one."""
+        self.partner.unlink()
+        self.env.cr.flush()
+        self.gone.action_pause()
+        self.env["res.partner"].create({"name": "Again", "ref": "P1"})
+        [state] = self.queued()
+        self.dispatch()
+        self.assertEqual((state.state, self.receiver.requests), ("pending", []))
+        self.gone.action_resume()
+        self.dispatch()
+        self.pass_time(10)
+        self.dispatch()
+        self.assertEqual([request.method for request in self.receiver.requests], ["DELETE", "POST"])
+
+    def test_deleted_there_while_ours_is_on_its_way(self):
+        """It would be there again: they are to ask once more."""
+        delivery = self.dispute("remote")
+        self.env.cr.execute("UPDATE bj_api_delivery SET state = 'sending', claim = 'x'")
+        delivery.invalidate_recordset()
+        answer = self.receive("", method="DELETE", status=503)
+        self.assertIn("on its way to you", answer["message"])
+        self.assertTrue(self.partner.exists())
+        delivery._change(["sending"], SQL("state = 'sent', claim = NULL, done_date = now() at time zone 'UTC'"))
+        self.receive("", method="DELETE")
+        self.assertFalse(self.partner.exists())
+
+    def test_queued_by_code(self):
+        """What code queues while a record comes in is no news either."""
+        self.rule.unlink()
+        action = self.env["ir.actions.server"].create(
+            {
+                "name": "Code",
+                "model_id": self.config.model_id.id,
+                "state": "code",
+                "code": f"env['bj.api.sync.config'].browse({self.config.id})._enqueue(records)",
+            }
+        )
+        self.make_rule(action, fields=())
+        self.receive({"name": "Theirs"})
+        self.env.cr.flush()
+        self.assertFalse(self.queued())
+        self.partner.name = "Ours"
+        self.env.cr.flush()
+        self.assertTrue(self.queued())
 
     def test_links_of_what_is_gone(self):
         self.receive()

@@ -138,6 +138,34 @@ class TestTwoDatabases(ServersCase):
         self.assertEqual(self.settle(), [a, b + 1])
         self.assertEqual([self.find(side, "T-3") for side in self.sides], [[], []])
 
+    def test_deleted_on_one_side_and_changed_on_the_other(self):
+        """Whichever way they cross, both sides have the record, or none."""
+        for delay in (0, 0.05, 0.1, 0.2):
+            code = f"T-3-{delay}"
+            self.create_both(code)
+            self.settle()
+            found = [side.rpc("res.partner", "search", [("ref", "=", code)]) for side in self.sides]
+            self.a.rpc("res.partner", "write", found[0], {"name": "Changed"})
+            time.sleep(delay)
+            self.b.rpc("res.partner", "unlink", found[1])
+            self.settle()
+            names = [[record["name"] for record in self.find(side, code)] for side in self.sides]
+            self.assertIn(names, ([["Changed"], ["Changed"]], [[], []]), delay)
+
+    def test_changed_there_before_they_knew_of_the_deletion(self):
+        self.create_both("T-10")
+        self.settle()
+        self.b.rpc("bj.api.sync.config", "action_pause", self.b.gone)
+        self.b.rpc("res.partner", "unlink", self.b.rpc("res.partner", "search", [("ref", "=", "T-10")]))
+        self.write(self.a, "T-10", name="Changed")
+        for _time in range(200):
+            if self.find(self.b, "T-10"):
+                break
+            time.sleep(0.05)
+        self.b.rpc("bj.api.sync.config", "action_resume", self.b.gone)
+        self.settle()
+        self.assert_same("T-10", name="Changed")
+
     def change_both(self, code, *policies):
         """Change a partner on both sides while nothing is sent, then have both send at the same moment."""
         for side, policy in zip(self.sides, policies, strict=True):
