@@ -512,7 +512,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         :param str kind: see :meth:`_get_name`
         :rtype: dict
         """
-        root = {"type": "object", "title": self._get_title(plan), "properties": {}}
+        root = {"type": "object", "properties": {}}  # generated clients name classes after a title: there are several
         writing = kind in ACCEPTED
         needed = self._get_needed(plan, model) if kind == "create" else ()
         mapper = self.env["bj.api.sync.mapper"].with_env(model.env)

@@ -251,6 +251,12 @@ class TestOpenapi(ApiHttpCase):
         body["address"]["country"] = "BE"
         self.assertEqual(self.check("POST", "/people", body).status_code, 201)
 
+    def test_titles(self):
+        """Generators of clients name classes after titles, and leave out what has the name of another one."""
+        schemas = self.document()["components"]["schemas"].values()
+        titles = [schema["title"] for schema in schemas if "title" in schema]
+        self.assertEqual(len(titles), len(set(titles)))
+
     # security
 
     def test_security(self):
