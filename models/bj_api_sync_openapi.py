@@ -25,7 +25,7 @@ WRITING = ("POST", "PUT", "PATCH")
 #: the kinds of schemas that describe what is accepted, not what is answered
 ACCEPTED = {"create", "update", "input"}
 TEXT, BOOLEAN = {"type": "string"}, {"type": "boolean"}
-NUMBER = {"type": "integer", "minimum": 0}
+NUMBER = {"type": "integer", "minimum": 0, "examples": [1]}
 REQUEST_ID = TEXT | {"pattern": "^[\\x21-\\x7e]{1,128}$", "examples": ["order-4711"]}
 #: method -> whether the path names one record -> the last part of the operation's id, and its summary; no tuples, as
 #: Odoo's export of texts takes a parenthesis that follows a text for a call with more of them
@@ -244,7 +244,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         else:
             body = self._get_ref(scope.plan, "create" if scope.method == "POST" else "update")
             if scope.method != "POST" and not scope.one and scope.plan.identifier:
-                json_schema.place(body, scope.plan.identifier.path, {}, required=True)
+                json_schema.place(body, scope.plan.identifier.path, self._get_identifier(scope), required=True)
         return body if scope.one else {"oneOf": [body, array_of(body) | {"maxItems": scope.endpoint.limit}]}
 
     def _get_key_schema(self, scope):
@@ -252,10 +252,14 @@ class BjApiSyncOpenapi(models.AbstractModel):
         identifier = scope.plan.identifier
         if not identifier:
             return {"type": "object"}
-        scalar = json_schema.not_null(self._get_line_schema(identifier, scope.model, writing=True))
-        wrapped = {"type": "object"}
+        scalar, wrapped = self._get_identifier(scope), {"type": "object"}
         json_schema.place(wrapped, identifier.path, scalar, required=True)
         return {"anyOf": [scalar, wrapped]}
+
+    def _get_identifier(self, scope):
+        """Describe the value that tells which record is meant; it need not be one that can be written."""
+        schema = json_schema.not_null(self._get_line_schema(scope.plan.identifier, scope.model))
+        return {key: value for key, value in schema.items() if key != "readOnly"}
 
     # ------------------------------------------------------------------
     # Parameters
@@ -560,7 +564,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
         if not self.env["bj.api.sync.mapper"]._is_writable(field):
             schema = (schema if not writing else {"title": schema["title"]}) | {"readOnly": True}
         if "string" in schema.get("type", ()) and not schema.keys() & {"examples", "enum", "pattern"}:
-            schema["examples"] = [schema["title"][: field.size] if field.type == "char" else schema["title"]]
+            schema["examples"] = [schema["title"][: schema.get("maxLength")]]
         return schema
 
     # ------------------------------------------------------------------

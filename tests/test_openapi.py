@@ -257,6 +257,39 @@ class TestOpenapi(ApiHttpCase):
         titles = [schema["title"] for schema in schemas if "title" in schema]
         self.assertEqual(len(titles), len(set(titles)))
 
+    def check_examples(self, document):
+        """Validate all examples of a document: those of bodies, and those inside of schemas."""
+
+        def walk(part):
+            if isinstance(part, list):
+                part = dict(enumerate(part))
+            if not isinstance(part, dict):
+                return
+            for value in [part["example"]] if "schema" in part and "example" in part else ():
+                self.validate(document, part["schema"], value)
+            for value in part["examples"] if isinstance(part.get("examples"), list) else ():
+                self.validate(document, {key: value for key, value in part.items() if key != "examples"}, value)
+            for key in part.keys() - {"example", "examples"}:
+                walk(part[key])
+
+        walk(document)
+
+    def test_examples_are_as_described(self):
+        """Also those of what is answered, of short codes, of identifiers that nobody may write, and of strict ones."""
+        self.add_line("company_id", "company_id")
+        self.config("res.partner", ("id", "id"), ("name", "name"), endpoint="numbered")
+        for policy in ("object", "identifier"):
+            values = {"relation_output": policy, "mapping_config_id": self.country.id}
+            lines = self.lines("res.partner", ("ref", "code"), ("country_id", "country", RELATIONAL | values))
+            self.config("res.partner", endpoint=policy, line_ids=lines, strict_keys=True)
+        self.authenticate("admin", "admin")
+        document = self.document(token=None)
+        self.check_examples(document)
+        body = document["paths"]["/people"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
+        self.assertEqual(body.keys(), {"status", "data"})
+        body = document["paths"]["/identifier"]["get"]["responses"]["200"]["content"]["application/json"]["example"]
+        self.assertEqual(body["data"][0], {"id": 7, "code": "Reference", "country": "Co"})
+
     # security
 
     def test_security(self):

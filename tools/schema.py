@@ -103,14 +103,14 @@ def close(schema):
 
 
 def example(schema, components, writing=False):
-    """Make up a value that a schema describes.
+    """Make up a value that a schema describes; what may be missing and has none, such as a dry run's changes, is.
 
     :param dict schema: a JSON Schema
     :param dict components: the Components Object, with the schemas it refers to
     :param bool writing: leave out what is read only
     :return: a JSON value
     """
-    schema = resolve(schema, components)
+    own, schema = schema, resolve(schema, components)
     for key in ("examples", "enum"):
         if schema.get(key):
             return schema[key][0]
@@ -120,13 +120,16 @@ def example(schema, components, writing=False):
     if "const" in schema:
         return schema["const"]
     if "properties" in schema:
-        return {
+        parts = own.get("properties", {}) | schema["properties"]  # a reference may require more
+        values = {
             key: example(part, components, writing)
-            for key, part in schema["properties"].items()
+            for key, part in parts.items()
             if not (writing and part.get("readOnly"))
         }
+        return {key: value for key, value in values.items() if value is not None or key in schema.get("required", ())}
     if "items" in schema:
-        return [example(schema["items"], components, writing)]
+        value = example(schema["items"], components, writing)
+        return value if value is None else [value]
     return schema.get("title", "text") if "string" in schema.get("type", ()) else None
 
 
