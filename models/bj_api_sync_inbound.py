@@ -161,11 +161,22 @@ class BjApiSyncInbound(models.AbstractModel):
         """
         plan = self.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
         items = [plan.as_object(item) for item in operation.items]
-        found = list(self._list_identifiers(plan, [item for item in items if isinstance(item, dict)]))
-        if operation.record_ref:
-            line = plan.identifier if endpoint.record_id_type == "identifier" else None
-            found.append((plan.model, line.field_name if line else "id", operation.record_ref))
-        return found
+        line, place = plan.identifier, []
+        if operation.record_ref and line and endpoint.record_id_type == "identifier":
+            place = [(plan.model, line.field_name, operation.record_ref)]
+        elif operation.record_ref:
+            place = [(plan.model, "id", operation.record_ref)]
+            items += self._read_identifier(endpoint, plan, operation.record_ref)
+        return [*self._list_identifiers(plan, [item for item in items if isinstance(item, dict)]), *place]
+
+    def _read_identifier(self, endpoint, plan, record_ref):
+        """Return the record of a path in an object with its identifier alone, by which others may write it."""
+        if not plan.identifier:
+            return []
+        query = self._query_one(endpoint, plan, record_ref)
+        _ids, objects = self.env["bj.api.sync.mapper"]._read(plan.select([plan.identifier.key]), query)
+        self.env[plan.model].invalidate_model([plan.identifier.field_name])  # it may change until it is locked
+        return objects
 
     def _list_identifiers(self, plan, objects, is_child=False):
         """Yield the identifiers of objects, and of those nested in them that may be created."""

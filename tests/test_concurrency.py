@@ -69,6 +69,20 @@ class TestConcurrency(BaseCase):
         self.assertEqual(Counter(status for status, _headers, _body in answers), {201: 1, 200: 39})
         self.assertEqual(self.found("TWO-1"), 1)
 
+    def test_writes_by_path_and_by_identifier(self):
+        """A record is one, whether its database id or its identifier names it."""
+        _status, _headers, body = self.call("POST", "/partners", {"code": "WAY-1", "name": "Before"})
+        path, logged = f"/partners/{body['data']['id']}", len(self.server.read_log())
+
+        def send(number):
+            if number % 2:
+                return self.call("POST", "/partners", {"code": "WAY-1", "name": f"Racer {number}"})
+            return self.call("PATCH", path, {"name": f"Racer {number}"})
+
+        answers = self.at_once(40, send)
+        self.assertEqual(Counter(status for status, _headers, _body in answers), {200: 40})
+        self.assertNotIn("tries left, try again", self.server.read_log()[logged:])
+
     def test_nested_records_that_are_new(self):
         """What several requests create below different records is created once as well."""
 
