@@ -27,6 +27,7 @@ from werkzeug.http import parse_etags, quote_etag
 
 from odoo.exceptions import AccessDenied
 from odoo.http import Dispatcher, Response
+from odoo.service.model import PG_CONCURRENCY_EXCEPTIONS_TO_RETRY
 
 from ..exceptions import DATABASE_REFUSALS, REFUSALS, get_public_fault
 from ..tools import codec, xml
@@ -415,6 +416,8 @@ class BjApiSyncDispatcher(Dispatcher):
         if isinstance(exc, REFUSALS):
             status = self.request.env["bj.api.sync.inbound"]._get_status(exc)
             return status, str(exc.args[0]), getattr(exc, "headers", {})
+        if isinstance(exc, PG_CONCURRENCY_EXCEPTIONS_TO_RETRY):  # Odoo has tried again, and has given up
+            return 409, self.request.env._("Others change the same records right now: try again."), {"Retry-After": "1"}
         return 500, "", {}
 
     # ------------------------------------------------------------------

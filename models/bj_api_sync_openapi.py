@@ -72,7 +72,10 @@ ERRORS = {
     404: [_lt("There is no such endpoint or record.")],
     405: [_lt("The endpoint does not answer this method."), "Allow"],
     406: [_lt("No acceptable content type can be answered.")],
-    409: [_lt("There is a record already, several match, or it is in use."), "Retry-After"],
+    409: [
+        _lt("There is a record already, several match, it is in use, or others change it right now (Retry-After)."),
+        "Retry-After",
+    ],
     412: [_lt("The record is not as the caller wants it (If-Match, If-None-Match).")],
     413: [_lt("The body has too many items, or is too large.")],
     415: [_lt("The body is of another content type.")],

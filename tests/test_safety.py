@@ -123,6 +123,21 @@ class TestSafety(ApiHttpCase):
         self.assert_answer(self.call("PUT", url, {"name": "Annie"}, headers={"If-Match": "*"}), 200)
         self.assert_answer(self.call("DELETE", url, headers={"If-Match": self.call("GET", url).headers["ETag"]}), 200)
 
+    # others
+
+    def test_conflicts_that_last(self):
+        """What Odoo gives up to try again is not an error of the server: the caller may try again."""
+        script = "env.cr.execute(\"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '%s'; END $$\")"
+        values = {"config_id": self.config_in.id, "value_type": "script", "script_mode": "exec", "script": "1"}
+        line = self.config_in.line_ids.create(values)
+        for code in ("40001", "40P01", "55P03"):
+            line.script = script % code
+            with patch("odoo.service.model.random.uniform", return_value=0), mute_logger("odoo.sql_db"):
+                response = self.call("PATCH", f"/people/{self.ann.id}", {"name": "Anna"})
+            self.assertIn("try again", self.assert_answer(response, 409)["message"])
+            self.assertEqual(response.headers["Retry-After"], "1")
+        self.assertEqual(self.ann.name, "Ann")
+
     # Prefer: tx=rollback
 
     def dry(self, method, path, payload=None):
