@@ -243,6 +243,29 @@ class TestSample(ApiCase):
             },
         )
 
+    def test_keys_of_nested_objects(self):
+        """What is said of another thing is no field of the record, nor is the other system's id one of Odoo's."""
+        sample = {
+            "id": 4711,
+            "created": {"id": 1, "create_date": "2026-01-31", "display_name": "x"},
+            "address": {"city": "Graz", "zip": "8010", "country": {"name": "Austria", "code": "AT"}},
+            "customer": {"email": "ada@example.com"},
+        }
+        proposals = self.proposals(sample)
+        fields = {"address.city": "city", "address.zip": "zip", "customer.email": "email"}
+        self.assertEqual({key: name for key, name in proposals.items() if name}, fields)
+        self.assertEqual(len(proposals), 9)
+
+    def test_no_field_twice(self):
+        """A plain key has it, wherever it stands, unless there is a line of the field."""
+        sample = {"invoice": {"city": "Graz"}, "ref": "C-1", "city": "Wien", "City": "Linz"}
+        self.assertEqual(self.proposals(sample), {"invoice.city": False, "ref": False, "city": "city", "City": False})
+
+    def test_button(self):
+        """It is there before anything is proposed: the text may still have the focus."""
+        view = self.env["bj.api.sync.sample"].get_view(view_type="form")["arch"]
+        self.assertFalse(html.fromstring(view).xpath("//button[@name='action_add']/@invisible"))
+
     def test_keys_of_all_objects(self):
         self.assertEqual(
             self.proposals([{"name": None}, {"name": "Ada", "city": "Graz"}]), {"name": "name", "city": "city"}

@@ -15,6 +15,10 @@ FITTING = {
     float: ("float", "monetary"),
     str: ("char", "text", "html", "selection", "date", "datetime"),
 }
+#: what anything may have: in a nested object it is said of that, not of the record
+GENERIC_KEYS = ("id", "name", "code", "key", "type", "title", "number", "date", "description", "state", "status")
+#: what no other system knows, or nobody may write
+UNPROPOSED = (*models.MAGIC_COLUMNS, "display_name")
 PLAIN_TYPES = tuple(dict.fromkeys(name for names in FITTING.values() for name in names))
 
 
@@ -37,11 +41,14 @@ class BjApiSyncSample(models.TransientModel):
         for wizard in self:
             values, wizard.problem = wizard._read_sample()
             known = [f"{key}." for key in wizard.config_id.line_ids.mapped("external_key") if key]
-            candidates = wizard._get_candidates()
-            wizard.line_ids = [Command.clear()] + [
-                Command.create({"key": key, "value": shown, "field_id": wizard._find_field(candidates, key, value)})
-                for key, (value, shown) in values.items()
+            new = {
+                key: value
+                for key, (value, _shown) in values.items()
                 if not any(f"{key}.".startswith(other) or other.startswith(f"{key}.") for other in known)
+            }
+            proposed = wizard._propose(new)
+            wizard.line_ids = [Command.clear()] + [
+                Command.create({"key": key, "value": values[key][1], "field_id": proposed.get(key)}) for key in new
             ]
 
     def _read_sample(self):
@@ -62,23 +69,36 @@ class BjApiSyncSample(models.TransientModel):
             return {}, self.env._("This is not valid JSON: %s", exc)
         return values, False
 
+    def _propose(self, values):
+        """Return the ids of the fields of keys, by their values: none twice, or that has a line, outer keys first.
+
+        :rtype: dict[str, int]
+        """
+        candidates, proposed = self._get_candidates(), {}
+        taken = set(self.config_id.line_ids.field_id.mapped("name"))
+        for key in sorted(values, key=lambda key: key.count(".")):
+            field = self._find_field(candidates, key, values[key])
+            if field and field.name not in taken:
+                taken.add(field.name)
+                proposed[key] = self.env["ir.model.fields"]._get(field.model_name, field.name).id
+        return proposed
+
     def _get_candidates(self):
         """Return what fields are called, without case and punctuation: technical names first, then labels.
 
         :rtype: list[tuple[str, odoo.fields.Field]]
         """
-        found = [field for field in self.env[self.config_id.model_name]._fields.values() if not field.groups]
+        fields_ = self.env[self.config_id.model_name]._fields.values()
+        found = [field for field in fields_ if not field.groups and field.name not in UNPROPOSED]
         names = [(_normalize(field.name), field) for field in found]
         return names + [(_normalize(field._description_string(self.env)), field) for field in found]
 
     def _find_field(self, candidates, key, value):
-        """Return the id of the first field that is called as a key, if its type fits the value."""
-        names = {_normalize(key), _normalize(key.rpartition(".")[2])}
+        """Return the first field that is called as a key, or as its last part, if its type fits the value."""
+        outer, _dot, last = map(_normalize, key.rpartition("."))
+        names = {_normalize(key)} if outer and last in GENERIC_KEYS else {_normalize(key), last}
         types = PLAIN_TYPES if value is None else FITTING.get(type(value), ())
-        for name, field in candidates:
-            if name in names and field.type in types:
-                return self.env["ir.model.fields"]._get(field.model_name, field.name).id
-        return False
+        return next((field for name, field in candidates if name in names and field.type in types), None)
 
     def action_add(self):
         """Add the lines that have a field to the configuration."""
