@@ -203,16 +203,16 @@ class BjApiSyncDispatcher(Dispatcher):
 
     def _get_operation(self, record_ref):
         method = "GET" if self.method == "HEAD" else self.method
-        matches = self._get_matcher(record_ref) if self.method not in SAFE_METHODS else None
+        matches = self._get_matcher() if self.method not in SAFE_METHODS else None
         return Operation(method, record_ref, self.args, self.payload, matches, self.dry_run)
 
-    def _get_matcher(self, record_ref):
+    def _get_matcher(self):
         """Return what tells whether the caller wants a representation to be written to (RFC 9110 section 13.1).
 
-        :return: None if the caller does not care; ``If-None-Match`` is about a record
+        :return: None if the caller does not care
         """
         headers = self.request.httprequest.headers
-        expected, others = headers.get("If-Match"), headers.get("If-None-Match") if record_ref else None
+        expected, others = headers.get("If-Match"), headers.get("If-None-Match")
         if not expected and not others:
             return None
         known, known_others = parse_etags(expected), parse_etags(others)

@@ -142,7 +142,7 @@ class BjApiSyncInbound(models.AbstractModel):
         room = self.with_context(TRACKING_DISABLED) if quiet else self
         plan = room.env["bj.api.sync.mapper"]._plan(endpoint.config_id)
         if operation.matches and not operation.record_ref:
-            raise BadPayload(self.env._("If-Match needs the record in the path."))
+            raise BadPayload(self.env._("If-Match and If-None-Match need the record in the path."))
         if operation.method != "GET" or (operation.record_ref and endpoint.record_id_type == "identifier"):
             room.env["bj.api.sync.mapper"]._check_identifier(plan)
         try:

@@ -119,7 +119,8 @@ class TestSafety(ApiHttpCase):
         for value in ("*", now, f"W/{now}"):
             self.assert_answer(self.call("PUT", url, {"name": "Annie"}, headers={"If-None-Match": value}), 412)
         self.assert_answer(self.call("PUT", url, {"name": "Annika"}, headers={"If-None-Match": etag}), 200)
-        self.assert_answer(self.call("POST", "/people", {"code": "S-1"}, headers={"If-None-Match": "*"}), 200)
+        response = self.call("POST", "/people", {"code": "S-1", "name": "x"}, headers={"If-None-Match": "*"})
+        self.assertIn("If-None-Match", self.assert_answer(response, 400)["message"])
         self.assert_answer(self.call("PUT", url, {"name": "Annie"}, headers={"If-Match": "*"}), 200)
         self.assert_answer(self.call("DELETE", url, headers={"If-Match": self.call("GET", url).headers["ETag"]}), 200)
 
