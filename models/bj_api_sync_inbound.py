@@ -264,7 +264,7 @@ class BjApiSyncInbound(models.AbstractModel):
         meta = {"limit": window.limit, "offset": window.start, "count": len(data)}
         if window.cursor is not None:
             del meta["offset"]
-        if self._get_flag(args, "count", endpoint.is_paginated):
+        if self._get_flag(args, "count", endpoint.is_paginated and window.cursor is None):
             meta["total"] = model.search_count(mapper._get_domain(plan) & domain)
         cursor = ""
         if has_next and terms and window.page is None and window.offset is None:

@@ -324,8 +324,8 @@ class BjApiSyncOpenapi(models.AbstractModel):
                 array_of(sort_keys),
             ),
             "count": (
-                self.env._("Whether the answer tells the total."),
-                BOOLEAN | {"default": endpoint.is_paginated},
+                self.env._("Whether the answer tells the total; with cursor, by default not."),
+                BOOLEAN if endpoint.is_paginated else BOOLEAN | {"default": False},
             ),
         }
         if "write_date" in scope.model._fields:

@@ -133,7 +133,7 @@ class TestSafety(ApiHttpCase):
         line = self.config_in.line_ids.create(values)
         for code in ("40001", "40P01", "55P03"):
             line.script = script % code
-            with patch("odoo.service.model.random.uniform", return_value=0), mute_logger("odoo.sql_db"):
+            with patch("odoo.service.model.random.uniform", return_value=0), mute_logger("odoo.sql_db", "odoo.http"):
                 response = self.call("PATCH", f"/people/{self.ann.id}", {"name": "Anna"})
             self.assertIn("try again", self.assert_answer(response, 409)["message"])
             self.assertEqual(response.headers["Retry-After"], "1")
