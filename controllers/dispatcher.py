@@ -428,12 +428,20 @@ class BjApiSyncDispatcher(Dispatcher):
         """Log a request that succeeded: writes in their own transaction, reads when there is time."""
         values = self._get_log_values(response) | {
             "status": "error" if answer.status == HTTPStatus.MULTI_STATUS else "success",
+            "error_message": self._explain_items(answer.body.get("errors", ())),
             "record_id": answer.record_ids[0] if len(answer.record_ids) == 1 else False,
             "record_count": len(answer.record_ids),
         }
         logs = self.request.env["bj.api.log"]
         record = logs._record_later if self.method in SAFE_METHODS else logs._record
         record(values)
+
+    def _explain_items(self, errors):
+        """Return what the log says of the items that failed; False if there are none."""
+        if not errors:
+            return False
+        count, first = len({error["index"] for error in errors}), errors[0]["message"]
+        return self.request.env._("Failed items: %(count)s. The first: %(first)s", count=count, first=first)
 
     def _log_error(self, response, exc, status):
         """Log a failure, after the rollback, on the same cursor and commit that alone."""

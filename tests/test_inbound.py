@@ -501,6 +501,7 @@ class TestInbound(ApiHttpCase):
             self.assert_answer(self.call("POST", "/people", items), status)
         logs = self.env["bj.api.log"].search([("config_id", "=", self.config_in.id)])
         self.assertEqual([(log.status, log.response_code) for log in logs], [("error", 207)])
+        self.assertTrue(logs.error_summary.startswith("Failed items: 1. The first: "), logs.error_summary)
 
     def test_the_log_of_a_bad_body_is_short(self):
         """What the caller did wrong is told without the traceback of our parser."""
