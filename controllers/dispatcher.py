@@ -467,8 +467,9 @@ class BjApiSyncDispatcher(Dispatcher):
     def _get_log_values(self, response):
         httprequest, env = self.request.httprequest, self.request.env
         [own_company_id, *_others] = env.context.get("allowed_company_ids") or [False]
+        name = f"{self.method} {self.endpoint.name}"
         return {
-            "name": f"{self.method} {self.endpoint.name}",
+            "name": env._("%s (dry run)", name) if self.dry_run else name,
             "config_id": self.endpoint.config_id,
             "direction": "in",
             "method": self.method,

@@ -141,6 +141,12 @@ class TestSafety(ApiHttpCase):
 
     # Prefer: tx=rollback
 
+    def test_log_of_a_dry_run(self):
+        for headers, name in (({"Prefer": "tx=rollback"}, "DELETE people (dry run)"), ({}, "DELETE people")):
+            response = self.call("DELETE", f"/people/{self.ann.id}", headers=headers)
+            log = self.env["bj.api.log"].search([("trace_id", "=", response.headers["X-Request-ID"])])
+            self.assertEqual((log.status, log.name), ("success", name))
+
     def dry(self, method, path, payload=None):
         response = self.call(method, path, payload, headers={"Prefer": "tx=rollback"})
         self.assertEqual(response.headers.get("Preference-Applied"), "tx=rollback" if response.ok else None)
