@@ -148,3 +148,6 @@ class TestViews(ApiCase):
             tree = view._get_combined_arch()
             for node in tree.xpath("//group[not(ancestor::search)] | //page | //button | //filter"):
                 self.assertTrue(node.get("name"), f"{view.name}: {node.tag} {node.get('string')}")
+
+    def test_search_of_logs(self):
+        self.assertIn('<field name="url"', self.env["bj.api.log"].get_view(view_type="search")["arch"])
