@@ -2,6 +2,7 @@ import re
 
 from odoo import api, fields, models
 from odoo.exceptions import ValidationError
+from odoo.fields import Domain
 
 from ..tools import signature
 from ..tools.secret import EncryptedChar
@@ -498,7 +499,10 @@ class BjApiSyncConfig(models.Model):
         """Show what would be sent of a record, or what a payload would change."""
         self.ensure_one()
         domain = self.env["bj.api.sync.script"]._eval_domain(self.filter_domain)
-        record = self.env[self.model_name].search(domain, limit=1)
+        model, identifier = self.env[self.model_name], self.line_ids.filtered("is_record_identifier").field_id.name
+        # an example that can be found again
+        record = model.search(domain & Domain(identifier, "!=", False), limit=1) if identifier else model
+        record = record or model.search(domain, limit=1)
         return self._open_wizard(
             self.env._("Preview"),
             "bj.api.sync.preview",

@@ -188,7 +188,7 @@ class BjApiSyncInbound(models.AbstractModel):
         for line in plan.lines:
             to_children = line.field_type == "one2many"
             if line.mapping and (to_children or line.relation_policy != "link"):
-                yield from self._list_identifiers(line.mapping, _get_nested(batch, line), to_children)
+                yield from self._list_identifiers(line.mapping, get_nested(batch, line), to_children)
 
     def _get_secrets(self, endpoint, payload):
         """Return the texts in a body that go to fields such as passwords, whatever their keys are.
@@ -203,7 +203,7 @@ class BjApiSyncInbound(models.AbstractModel):
         for line in plan.lines if plan.has_secrets else ():
             batch = Batch.of(objects)
             if line.mapping:
-                yield from self._list_secrets(line.mapping, _get_nested(batch, line))
+                yield from self._list_secrets(line.mapping, get_nested(batch, line))
             elif line.is_secret:
                 yield from (str(value) for value in batch.column(line.path) if isinstance(value, (str, int, float)))
 
@@ -771,7 +771,7 @@ def _digest(secret):
     return digest(secret) if secret else b""
 
 
-def _get_nested(batch, line):
+def get_nested(batch, line):
     """Return the objects in the values of a relation."""
     cells = [cell if isinstance(cell, list) else [cell] for cell in batch.column(line.path)]
     return [item for cell in cells for item in cell if isinstance(item, dict)]

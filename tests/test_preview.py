@@ -141,6 +141,26 @@ class TestPreviewIn(RehearsalMixin, ApiCase):
         self.assertFalse(self.env["res.partner"].search([("ref", "=", "NEW")]))
         self.assertFalse(self.env["bj.api.log"].search([("config_id", "=", self.config_.id)]))
 
+    def test_begins_with_a_record_that_is_found_again(self):
+        self.config_.filter_domain = "[('city', '=', 'London')]"
+        self.env["res.partner"].create({"name": "Aaron", "city": "London"})
+        self.assertEqual(json.loads(self.open_preview(self.config_).payload)["code"], "ADA")
+        self.partner.ref = False
+        self.assertIsNone(json.loads(self.open_preview(self.config_).payload)["code"])
+
+    def test_ignored_keys(self):
+        """Unknown ones, also of nested objects, and those of fields that nobody can write."""
+        country = self.mapping("res.country", ("code", "code"))
+        relation = {"value_type": "relational", "mapping_config_id": country.id}
+        script = {"value_type": "script", "script_mode": "exec", "script": "request_data['note']"}
+        lines = [("write_date", "changed"), ("country_id", "country", relation), (False, False, script)]
+        self.config_.line_ids = self.lines("res.partner", ("id", "no"), *lines)[1:]
+        payload = {"code": "ADA", "name": "Eda", "changed": "2026-01-31T00:00:00Z", "note": "x", "bare": None}
+        payload |= {"address": {"town": "x", "city": "London"}, "country": {"code": "BE", "name": "x"}}
+        ignored = "These keys are ignored: bare, address.town, changed, country.name</p>"
+        self.assertIn(ignored, self.try_out([payload]))
+        self.assertNotIn("ignored", self.try_out({"code": "ADA", "name": "Eda"} | {"note": "x"}))
+
     def test_nothing(self):
         self.assertIn("Nothing would change.", self.try_out({"code": "ADA", "name": "Ada"}))
 

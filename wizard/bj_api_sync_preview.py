@@ -9,8 +9,9 @@ from odoo.exceptions import UserError
 
 from ..exceptions import DATABASE_REFUSALS, REFUSALS
 from ..models.bj_api_log import prettify
+from ..models.bj_api_sync_inbound import get_nested
 from ..tools import codec, oauth, redact
-from ..tools.plan import Operation
+from ..tools.plan import ABSENT, Batch, Operation
 from ..tools.transaction import rehearsal
 
 WRITING = ("POST", "PUT", "PATCH")
@@ -120,10 +121,12 @@ class BjApiSyncPreview(models.TransientModel):
         if not context:
             raise UserError(self.env._("The user has no access to the company of this endpoint."))
         with rehearsal(self.env(user=user_id, context=context)) as env:
-            inbound = env["bj.api.sync.inbound"]
+            inbound, operation = env["bj.api.sync.inbound"], Operation(method, payload=payload, dry_run=True)
+            plan = env["bj.api.sync.mapper"]._plan(endpoint.config_id)
+            ignored = self._list_ignored(plan, [item for item in operation.items if isinstance(item, dict)])
             try:
-                answer = inbound._handle(endpoint, Operation(method, payload=payload, dry_run=True))
-                result = self._render_changes(answer)
+                answer = inbound._handle(endpoint, operation)
+                result = self._render_changes(answer) + self._render_ignored(ignored)
             except DATABASE_REFUSALS as exc:
                 env.cr.rollback()
                 result = self._render_errors(inbound._get_database_error(endpoint, exc))
@@ -138,6 +141,39 @@ class BjApiSyncPreview(models.TransientModel):
             "view_mode": "form",
             "target": "new",
         }
+
+    def _list_ignored(self, plan, objects):
+        """List the keys that change nothing: unknown ones, which no script names, and those of read-only fields.
+
+        :rtype: list[str]
+        """
+        batch, fields_ = Batch.of(objects), self.env[plan.model]._fields
+        scripts = [line.script for line in (*plan.exec_lines, *plan.lines)]
+        unknown = [
+            ".".join((*path, key))
+            for path, known in plan.objects
+            for value in batch.column(path)
+            if isinstance(value, dict)
+            for key in value
+            if key not in known and not any(key in script for script in scripts)
+        ]
+        read_only = [
+            line.key
+            for line in plan.lines
+            if line.path and line.value_type == "plain" and not line.is_identifier
+            if not self.env["bj.api.sync.mapper"]._is_writable(fields_[line.field_name])
+            if any(value is not ABSENT for value in batch.column(line.path))
+        ]
+        nested = [
+            f"{line.key}.{key}"
+            for line in plan.lines
+            if line.mapping
+            for key in self._list_ignored(line.mapping, get_nested(batch, line))
+        ]
+        return list(dict.fromkeys(unknown + read_only + nested))
+
+    def _render_ignored(self, keys):
+        return _render(self.env._("These keys are ignored: %s", ", ".join(keys)), (), ()) if keys else Markup()
 
     def _render_changes(self, answer):
         """Return a table of the changed keys of each item, and of what is wrong with others."""
