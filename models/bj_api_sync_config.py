@@ -355,8 +355,16 @@ class BjApiSyncConfig(models.Model):
                 "external_key"
             )
             for key in keys:
-                if keys.count(key) > 1 or any(other.startswith(f"{key}.") for other in keys):
+                if keys.count(key) > 1:
                     raise config._refusal(self.env._("the External API Key “%(key)s” is used twice.", key=key))
+                if inner := next((other for other in keys if other.startswith(f"{key}.")), None):
+                    raise config._refusal(
+                        self.env._(
+                            "the External API Key “%(key)s” cannot be both a value and the object of “%(inner)s”.",
+                            key=key,
+                            inner=inner,
+                        )
+                    )
             if len(config.line_ids.filtered("is_record_identifier")) > 1:
                 raise config._refusal(self.env._("only one line can be the record identifier."))
 

@@ -701,7 +701,12 @@ class BjApiSyncInbound(models.AbstractModel):
         diag, message = exc.diag, exc.diag.message_primary
         if isinstance(exc, IntegrityError):
             name = next((name for name, model in self.env.registry.items() if model._table == diag.table_name), None)
-            message = self.env[name or plan.model]._sql_error_to_message(exc)
+            model = self.env[name or plan.model]
+            message = model._sql_error_to_message(exc)
+            if isinstance(exc, NotNullViolation) and diag.column_name in model._fields:
+                # Odoo's own message is about deletions as well
+                label = model._fields[diag.column_name]._description_string(self.env)
+                message = self.env._("%s is required.", label)
             if isinstance(exc, RestrictViolation):  # of PostgreSQL 18, which Odoo has no words for
                 user = self.env["ir.model"]._get(name).name or diag.table_name  # that of a many2many
                 message = self.env._("The record is in use: %s needs it.", user)

@@ -22,13 +22,13 @@ _lt = LazyTranslate(__name__)
 
 #: what a value of each field type looks like, for the person who sent another one
 EXPECTED = {
-    "char": _lt("a string"),
-    "text": _lt("a string"),
-    "html": _lt("a string"),
-    "selection": _lt("a string"),
-    "integer": _lt("an integer"),
-    "float": _lt("a number"),
-    "monetary": _lt("a number"),
+    "char": _lt("a string of storable characters"),
+    "text": _lt("a string of storable characters"),
+    "html": _lt("a string of storable characters"),
+    "selection": _lt("a string of storable characters"),
+    "integer": _lt("an integer of 32 bits"),
+    "float": _lt("a number up to 1e300"),
+    "monetary": _lt("a number up to 1e300"),
     "boolean": _lt("true or false"),
     "date": _lt("a date such as 2026-01-31"),
     "datetime": _lt("a date and time such as 2026-01-31T13:05:00Z"),
@@ -200,8 +200,8 @@ class BjApiSyncValue(models.AbstractModel):
             text = self.env._("an object")
         elif isinstance(value, list):
             text = self.env._("a list")
-        else:
-            text = repr(value)
+        else:  # as the caller wrote it; half of a surrogate pair cannot be answered otherwise
+            text = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace").decode()
         return self.env._("Expected %(expected)s, not %(value)s.", expected=expected, value=text[:100])
 
     def _selection(self, line, model):

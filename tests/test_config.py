@@ -311,8 +311,12 @@ class TestConfig(ApiCase):
         for key in ("a..b", ".a", "a.", "a. b"):
             with self.subTest(key=key), self.refused("empty part"):
                 self.line(config, "vat", key)
-        for key in ("name", "address", "name.first"):
-            with self.subTest(key=key), self.refused("is used twice"):
+        for key, message in (
+            ("name", "“name” is used twice"),
+            ("address", "“address” cannot be both a value and the object of “address.city”"),
+            ("name.first", "“name” cannot be both a value and the object of “name.first”"),
+        ):
+            with self.subTest(key=key), self.refused(message):
                 self.line(config, "vat", key)
         self.assertTrue(self.line(self.out(), "comment", False, response_key="id"))
 

@@ -634,3 +634,19 @@ class TestInbound(ApiHttpCase):
         body = self.assert_answer(self.call("POST", "/users", [wrong, {"login": "some", "name": "Some"}]), 207)
         self.assertEqual([(error["index"], error["code"]) for error in body["errors"]], [(0, 400)])
         self.assertEqual(self.env["res.users"].search([("login", "in", ["none", "some"])]).login, "some")
+
+    def test_messages_of_refused_values(self):
+        """They name what is missing, and show what came as the caller wrote it."""
+        self.config("res.currency", ("name", "code"), ("symbol", "mark"), ("rounding", "rounding"), endpoint="money")
+        self.config("res.country", ("code", "code"), ("name", "name"), ("phone_code", "phone"), endpoint="lands")
+        for path, payload, pointer, message in (
+            ("/money", {"code": "ZZZ"}, "/mark", "Symbol is required."),
+            ("/people", {"code": True}, "/code", "Expected a string of storable characters, not true."),
+            ("/people", {"code": "ü\x00"}, "/code", 'Expected a string of storable characters, not "ü\\u0000".'),
+            ("/people", {"code": "\ud800"}, "/code", 'Expected a string of storable characters, not "\\ud800".'),
+            ("/lands", {"code": "ZZ", "phone": 2**31}, "/phone", "Expected an integer of 32 bits, not 2147483648."),
+            ("/money", {"code": "ZZZ", "rounding": 1e308}, "/rounding", "Expected a number up to 1e300, not 1e+308."),
+        ):
+            with self.subTest(payload=payload), mute_logger("odoo.sql_db"):
+                [error] = self.assert_answer(self.call("POST", path, payload), 400)["errors"]
+                self.assertEqual((error["pointer"], error["message"]), (pointer, message))

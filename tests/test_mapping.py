@@ -246,7 +246,7 @@ class TestPlain(MappingCase):
         script = {"value_type": "script", "script": "request_data['iso']"}
         scripted = self.config("res.country", ("name", "name"), ("code", "iso", script), endpoint="t-sizes-script")
         for each in (config, scripted):
-            with self.refused("/iso", message="a string of at most 2 characters, not 'ZZZ'"):
+            with self.refused("/iso", message='a string of at most 2 characters, not "ZZZ"'):
                 self.post(each, {"iso": "ZZZ", "name": "Zedland"})
         self.post(config, {"iso": "ZZ", "name": "Zedland"})
 
@@ -280,7 +280,7 @@ class TestPlain(MappingCase):
         ):
             with self.subTest(key=key, value=value), self.refused(pointer):
                 self.post(config, good | {key: value})
-        with self.refused("/tags/0", "/tags/2", message="Expected the id of a record, not '1'."):
+        with self.refused("/tags/0", "/tags/2", message='Expected the id of a record, not "1".'):
             self.post(config, good | {"tags": ["1", tag.id, None]})
         child = self.env["res.partner"].create({"name": "Bea"})
         partner, data = self.post(config, good | {"country": 1, "tags": [tag.id], "children": [child.id]})
