@@ -301,7 +301,7 @@ class BjApiSyncDispatcher(Dispatcher):
                 )
             )
         try:
-            return FORMATS[media_type].parse(self.body)
+            return FORMATS[media_type].parse(self.body, self.request.httprequest.mimetype_params.get("charset"))
         except (ValueError, RecursionError) as exc:
             raise BadRequest(
                 self.request.env._("The body is not valid %(type)s: %(error)s", type=media_type, error=exc)
@@ -510,13 +510,14 @@ def _dump(body):
 
 
 class Format(NamedTuple):
-    """How a media type is read and written."""
+    """How a media type is read, from bytes and the charset they are declared to have, and written."""
 
     parse: Callable
     dump: Callable
 
 
-_JSON, _XML = Format(codec.parse_json, _dump), Format(xml.parse, xml.dump)
+#: JSON is UTF-8, whatever is declared (RFC 8259 section 8.1)
+_JSON, _XML = Format(lambda data, _charset: codec.parse_json(data), _dump), Format(xml.parse, xml.dump)
 FORMATS = {JSON: _JSON, PROBLEM: _JSON, XML: _XML, TEXT_XML: _XML}
 
 

@@ -58,6 +58,23 @@ class TestXml(BaseCase):
             with self.subTest(data=data):
                 self.assertEqual(xml.parse(data), expected)
 
+    def test_declared_charset(self):
+        """A byte order mark says more than the sender of a document, who says more than the document (RFC 7303)."""
+        declared = '<?xml version="1.0" encoding="%s"?><a>é</a>'
+        for data, charset in (
+            ("<a>é</a>".encode("iso-8859-1"), "ISO-8859-1"),
+            (declared.replace("%s", "utf-8").encode("iso-8859-1"), "iso-8859-1"),
+            (declared.replace("%s", "iso-8859-1").encode(), "utf-8"),
+            ("<a>é</a>".encode("utf-8-sig"), "iso-8859-1"),
+            ("<a>é</a>".encode("utf-16"), "iso-8859-1"),
+            ("<a>é</a>".encode(), None),
+        ):
+            with self.subTest(data=data, charset=charset):
+                self.assertEqual(xml.parse(data, charset), "é")
+        for charset in ("nonsense", "utf-8\x00", "ü"):
+            with self.subTest(charset=charset), self.assertRaises(ValueError):
+                xml.parse(b"<a/>", charset)
+
     def test_refused(self):
         for data in (
             b"",
@@ -170,6 +187,13 @@ class TestXmlRequests(ApiHttpCase):
         body = self.assert_xml(self.send("GET", "/people?code=T-1", accept="text/xml"), 200, "text/xml")
         self.assertEqual(body["meta"]["count"], "1")
         self.assertEqual(body["data"][0]["code"], "T-1")
+
+    def test_charset(self):
+        data = "<any><code>T-9</code><name>Ünal</name></any>".encode("iso-8859-1")
+        response = self.send("POST", "/people", data, content_type="application/xml; charset=iso-8859-1")
+        self.assertEqual(self.assert_xml(response, 201)["data"]["name"], "Ünal")
+        body = self.assert_xml(self.send("POST", "/people", data, content_type="text/xml; charset=nonsense"), 400)
+        self.assertIn("nonsense", body["message"])
 
     def test_what_was_read_can_be_written(self):
         """The element ``data`` of an answer is sent back as it is, and changes nothing; then with changes."""

@@ -13,6 +13,7 @@ A document with a DOCTYPE is refused as soon as that is read, so there are no en
 fetch; XInclude is never processed. What libxml2 takes for too large a text is refused as well.
 """
 
+import codecs
 import json
 import re
 
@@ -26,6 +27,7 @@ ROOT, ITEM = "response", "item"
 MAX_DEPTH = 100
 #: bytes that are parsed at a time
 PIECE = 65536
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 NIL = (f"{{{XSI}}}nil", "nil", "null")
 #: characters that names begin with (XML 1.0 section 2.3), as far as they are letters of living languages
 LETTERS = "A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02ff\u0370-\u037d\u037f-\u1fff\u3001-\ud7ff"
@@ -49,21 +51,23 @@ def dump(value):
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8")
 
 
-def parse(data):
+def parse(data, charset=None):
     """Read an XML document as JSON value, all of whose scalars are :class:`codec.Text` or None.
 
-    :param bytes data: the document, in the encoding it declares
-    :raises ValueError: if it is no such document
+    :param bytes data: the document
+    :param str charset: what its sender says of its encoding: less than a byte order mark, more than its own declaration
+        does (RFC 7303 section 3)
+    :raises ValueError: if it is no such document, or the charset is unknown
     """
-    parser = etree.XMLParser(
-        target=_Target(), resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False, collect_ids=False
-    )
+    options = {"resolve_entities": False, "load_dtd": False, "no_network": True, "huge_tree": False}
+    encoding = None if data.startswith(MARKS) else charset
     try:
+        parser = etree.XMLParser(target=_Target(), encoding=encoding, collect_ids=False, **options)
         # in pieces: with all of it at once, some versions of libxml2 read on after a DOCTYPE was refused
         for start in range(0, len(data), PIECE):
             parser.feed(data[start : start + PIECE])
         return parser.close()
-    except etree.XMLSyntaxError as exc:
+    except (etree.XMLSyntaxError, LookupError) as exc:
         raise ValueError(str(exc)) from exc
 
 
