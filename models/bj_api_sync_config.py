@@ -161,7 +161,11 @@ class BjApiSyncConfig(models.Model):
         help="What a POST does when a record with the same identifier is there already.",
     )
     delete_policy = fields.Selection(
-        [("unlink", "Delete"), ("archive", "Archive")], "On Delete", required=True, default="unlink"
+        [("unlink", "Delete"), ("archive", "Archive")],
+        "On Delete",
+        required=True,
+        default="unlink",
+        help="Archive: an archived record is found by its identifier again only if the field Active is mapped.",
     )
     all_or_nothing = fields.Boolean(
         "All or Nothing", help="One bad item of a list and nothing of the list is kept. Else the good ones are."
