@@ -58,13 +58,17 @@ ANSWER_HEADERS = {
     "ETag": _lt("What tells this state of one record from others, for If-Match and If-None-Match."),
     "Link": _lt("The pages around this one (RFC 8288): first, prev, next, last."),
     "Retry-After": _lt("After how many seconds to try again."),
-    "RateLimit": _lt("How many requests are left, and when there are more."),
-    "RateLimit-Policy": _lt("How many requests are answered within how many seconds."),
+    "RateLimit": _lt("How many requests are left, and when there are more; where they are limited."),
+    "RateLimit-Policy": _lt("How many requests are answered within how many seconds; where they are limited."),
     "Idempotent-Replayed": _lt("true: the request was done before, this is its answer."),
     "Preference-Applied": _lt("tx=rollback: this was a dry run."),
     "X-Request-ID": _lt("The X-Request-ID of the request, or a new one: the trace id of the log."),
 }
-#: the statuses of errors: what each means, and the headers it brings
+#: how many requests are left is told to whoever has credentials
+RATE_HEADERS = ("RateLimit", "RateLimit-Policy")
+#: the statuses of what is answered again for the same Idempotency-Key
+REPLAYED = (400, 403, 404, 409, 412, 413)
+#: the statuses of errors: what each means, and the headers it brings besides
 ERRORS = {
     400: [_lt("The request or its data is wrong; “errors” tells where.")],
     401: [_lt("Credentials are missing or wrong."), "WWW-Authenticate"],
@@ -80,7 +84,7 @@ ERRORS = {
     413: [_lt("The body has too many items, or is too large.")],
     415: [_lt("The body is of another content type.")],
     422: [_lt("The Idempotency-Key was used for another request.")],
-    429: [_lt("There were too many requests within a minute."), "Retry-After", "RateLimit", "RateLimit-Policy"],
+    429: [_lt("There were too many requests within a minute."), "Retry-After"],
     500: [_lt("Internal error. The log has the details under the trace id.")],
 }
 
@@ -416,7 +420,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
 
     def _get_headers(self, scope, names):
         """Describe the headers of an answer; what the configured ones say is not told."""
-        names = [*names, *(("RateLimit", "RateLimit-Policy") if scope.endpoint.rate_limit else ())]
+        names = [*names, *(RATE_HEADERS if scope.endpoint.rate_limit else ())]
         own = {name: {"schema": TEXT} for name, _value in scope.endpoint.answer_headers}
         return own | self._get_header_refs(*names)
 
@@ -590,7 +594,8 @@ class BjApiSyncOpenapi(models.AbstractModel):
             },
             "headers": headers,
             "responses": {
-                f"Error{status}": self._get_error(self.env._(text), names) for status, (text, *names) in ERRORS.items()
+                f"Error{status}": self._get_error(status, self.env._(text), names)
+                for status, (text, *names) in ERRORS.items()
             },
             "securitySchemes": {},
         }
@@ -614,10 +619,11 @@ class BjApiSyncOpenapi(models.AbstractModel):
             "Problem": object_of(problem | errors, list(problem)),
         }
 
-    def _get_error(self, text, names):
+    def _get_error(self, status, text, names):
+        further = (*(() if status == 401 else RATE_HEADERS), *(("Idempotent-Replayed",) if status in REPLAYED else ()))
         return {
             "description": text,
-            "headers": self._get_header_refs(*names),
+            "headers": self._get_header_refs(*names, *further),
             "content": self._get_content(reference("schemas", "Error"))
             | {PROBLEM: {"schema": reference("schemas", "Problem")}},
         }

@@ -111,6 +111,8 @@ class TestOpenapi(ApiHttpCase):
         for name, header in described["headers"].items():
             if self.resolve(document, header).get("required"):
                 self.assertIn(name, response.headers)
+        known = document["components"]["headers"].keys() & response.headers.keys()
+        self.assertLessEqual(known, described["headers"].keys())
         return response
 
     # the document
@@ -318,6 +320,13 @@ class TestOpenapi(ApiHttpCase):
         self.check("GET", "/people")
         response = self.check("GET", "/people")
         self.assertEqual(response.status_code, 429)
+        self.people.rate_limit = 99
+        for path, headers in (("/people?limit=x", {}), ("/people", {"Accept": "image/png"})):
+            self.assertIn("RateLimit", self.check("GET", path, headers=headers).headers)
+        self.assertIn("RateLimit", self.check("GET", "/people/0", described="/people/{record_id}").headers)
+        for _turn in range(2):
+            response = self.check("POST", "/people", {"code": 5}, headers={"Idempotency-Key": "described"})
+        self.assertIn("Idempotent-Replayed", response.headers)
 
     def test_visibility(self):
         def paths(**options):
