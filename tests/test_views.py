@@ -1,3 +1,5 @@
+from lxml import etree
+
 from odoo.tests import Form, tagged
 
 from .common import ApiCase
@@ -151,3 +153,11 @@ class TestViews(ApiCase):
 
     def test_search_of_logs(self):
         self.assertIn('<field name="url"', self.env["bj.api.log"].get_view(view_type="search")["arch"])
+
+    def test_what_comes_first(self):
+        """Lines and parameters are of a model: without one the form says what is missing, instead of nothing."""
+        arch = etree.fromstring(self.env["bj.api.sync.config"].get_view(view_type="form")["arch"])
+        for name in ("lines_model", "params_model"):
+            [hint] = arch.xpath(f"//p[@name='{name}']")
+            self.assertEqual(hint.get("invisible"), "model_id")
+            self.assertIn("Choose the Model first", hint.text)
