@@ -196,7 +196,8 @@ class TestOutbound(OutboundCase):
         self.config.write(
             {"line_ids": [Command.create({"value_type": "script", "external_key": "label", "script": script})]}
         )
-        result = self.push(self.partners)
+        with self.assertLogs("odoo.addons.bj_api_sync.models.bj_api_sync_script", "WARNING"):
+            result = self.push(self.partners)
         self.assertEqual([one.success for one in result.results], [True, False, True, True, True])
         self.assertIn("division", result.error)
         self.assertEqual(len(self.receiver.requests), 4)
