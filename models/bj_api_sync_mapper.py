@@ -606,10 +606,8 @@ class BjApiSyncMapper(models.AbstractModel):
         nameless, commands = self._get_nameless(value, current), []
         for target in value.rows:
             if target.record_id:
-                child = children.get(target.record_id) or self.env[target.plan.model].browse(
-                    target.record_id
-                )  # archived
-                if vals := self._get_changes(target, child):
+                archived = self.env[target.plan.model].browse(target.record_id)
+                if vals := self._get_changes(target, children.get(target.record_id, archived)):
                     commands.append(Command.update(target.record_id, vals))
             elif same := self._take_same(target, nameless):
                 ids.append(same.id)
