@@ -12,6 +12,8 @@ from ..tools.plan import ABSENT, Links, Plan, PlanLine, Row, build_objects, list
 
 #: binary fields whose value in Odoo is no base64
 RAW_FIELDS = ("ir.attachment.raw", "ir.attachment.db_datas")
+#: the field types whose values are the same in rows and in records
+COMPARABLE = ("boolean", "char", "integer", "selection", "text")
 
 
 class BjApiSyncMapper(models.AbstractModel):
@@ -393,13 +395,19 @@ class BjApiSyncMapper(models.AbstractModel):
                 batch.fault(index, identifier.path, message, line.id)
 
     def _keep_nameless(self, line, rows, parents):
-        """Take objects of a many2one without identifier for the linked record, if it has none either."""
-        if line.field_type != "many2one" or not line.mapping.identifier:
+        """Take objects of a many2one without identifier for the linked record, if it has none and may be found."""
+        plan, model = line.mapping, self.env[line.mapping.model]
+        if line.field_type != "many2one" or not plan.identifier:
             return
-        for row, parent in zip(rows, parents, strict=True):
-            current = parent[line.field_name] if row.key is None else ()
-            if current and not self._key(line.mapping, current):
-                row.record_id = current.id
+        links = [
+            (row, parent[line.field_name].id) for row, parent in zip(rows, parents, strict=True) if row.key is None
+        ]
+        ids = {record_id for _row, record_id in links if record_id}
+        found = self.env["bj.api.sync.query"]._search_values(model, "id", ids, plan).get_result_ids() if ids else ()
+        nameless = {record.id for record in model.browse(found) if not self._key(plan, record)}
+        for row, record_id in links:
+            if record_id in nameless:
+                row.record_id = record_id
 
     def _get_written(self, line, batch, rows):
         """Return the indices of the rows that the line's policy lets be written; a bare identifier says nothing."""
@@ -603,13 +611,14 @@ class BjApiSyncMapper(models.AbstractModel):
             unchanged = current is not None and set(ids) == set(current._ids)
             return [] if unchanged else [Command.set(ids)]
         children = {child.id: child for child in current or ()}
-        nameless, commands = self._get_nameless(value, current), []
+        names, nameless = self._group_nameless(value, current)
+        commands = []
         for target in value.rows:
             if target.record_id:
                 archived = self.env[target.plan.model].browse(target.record_id)
                 if vals := self._get_changes(target, children.get(target.record_id, archived)):
                     commands.append(Command.update(target.record_id, vals))
-            elif same := self._take_same(target, nameless):
+            elif same := target.key is None and self._take_same(target, names, nameless):
                 ids.append(same.id)
             else:
                 commands.append(Command.create(self._get_create_values(target)))
@@ -617,29 +626,35 @@ class BjApiSyncMapper(models.AbstractModel):
             commands += [Command.delete(child_id) for child_id in children.keys() - set(ids)]
         return commands
 
-    def _get_nameless(self, links, current):
-        """Return the lines of a record that no identifier can find, if there are some to look for among them.
+    def _group_nameless(self, links, current):
+        """Put the lines of a record that no identifier can find together by values that are easy to compare.
 
         :param Links links: the lines as they were sent
         :param current: the lines the record has, None for a new record
-        :rtype: list
+        :return: the names of the fields that are compared, their values -> lines; no lines if none is to be found
+        :rtype: tuple[list[str], dict[tuple, list]]
         """
-        plans = [target.plan for target in links.rows if target.key is None]
-        if not plans or not current:
-            return []
-        inside = current.filtered_domain(self._get_domain(plans[0]))
-        return [child for child in inside if not plans[0].identifier or not self._key(plans[0], child)]
+        targets, groups = [target for target in links.rows if target.key is None and not target.record_id], {}
+        if not targets or not current:
+            return [], groups
+        plan = targets[0].plan
+        told = set.intersection(*(set(target.vals) for target in targets))
+        names = [name for name in told if current._fields[name].type in COMPARABLE]
+        for child in current.filtered_domain(self._get_domain(plan)):
+            if not plan.identifier or not self._key(plan, child):
+                groups.setdefault(tuple(child[name] for name in names), []).append(child)
+        return names, groups
 
-    def _take_same(self, target, nameless):
-        """Take the line out of a list that has the values of one without identifier; else sending back what was read
-        would double it.
+    def _take_same(self, target, names, groups):
+        """Take out the line that has the values of one without identifier: sending back what was read doubles nothing.
 
+        :param names: see :meth:`_group_nameless`, as ``groups``
         :return: the line, None if all of them are others
         """
-        known = nameless if target.key is None else ()
+        known = groups.get(tuple(target.vals[name] for name in names), [])
         same = next((child for child in known if not self._get_changes(target, child)), None)
         if same:
-            nameless.remove(same)
+            known.remove(same)
         return same
 
 

@@ -681,6 +681,26 @@ class TestRelational(MappingCase):
             self.post(config, {"code": f"T-{policy}", "parent": {"name": "Other"}})
             self.assertEqual((record.parent_id, parent.name), (parent, "Other" if policy == "upsert" else "Nameless"))
 
+    def test_related_record_without_identifier_that_may_not_be_found(self):
+        """Neither the filter domain of the Mapping Model nor record rules can be passed by."""
+        customer = self.mapping("res.partner", ("ref", "code"), ("name", "name"), name="Customer")
+        line = {"value_type": "relational", "mapping_config_id": customer.id, "relation_policy": "upsert"}
+        config = self.config(
+            "res.partner", ("ref", "code"), ("name", "name"), ("parent_id", "parent", line), endpoint="t-x"
+        )
+        parent = self.env["res.partner"].create({"name": "Nameless", "is_company": True})
+        record, _data = self.post(config, {"code": "T-1", "name": "A"})
+        record.parent_id = parent
+        customer.filter_domain = "[('is_company', '=', False)]"
+        with self.refused("/parent/code"):
+            self.post(config, {"code": "T-1", "parent": {"name": "Changed"}})
+        customer.filter_domain = "[]"
+        rule = {"name": "Hidden", "domain_force": f"[('id', '!=', {parent.id})]", "perm_read": True}
+        self.env["ir.rule"].create(rule | {"model_id": self.env["ir.model"]._get_id("res.partner")})
+        with self.refused("/parent/code"):
+            self.post(config, {"code": "T-1", "parent": {"name": "Changed"}})
+        self.assertEqual(parent.name, "Nameless")
+
     def test_identifier_that_odoo_computes(self):
         """It finds records; what does not lead to it is not created: each request would create another one."""
         config = self.config(
