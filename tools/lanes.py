@@ -156,5 +156,5 @@ def ring(name, due, function):
 
 
 def _ring(key, function):
-    del _timers[key]
+    _timers.pop(key, None)
     function()

@@ -60,7 +60,7 @@ def parse(data, charset=None):
     :raises ValueError: if it is no such document, or the charset is unknown
     """
     options = {"resolve_entities": False, "load_dtd": False, "no_network": True, "huge_tree": False}
-    encoding = None if data.startswith(MARKS) else charset
+    encoding = None if data.startswith(MARKS) else charset or None
     try:
         parser = etree.XMLParser(target=_Target(), encoding=encoding, collect_ids=False, **options)
         # in pieces: with all of it at once, some versions of libxml2 read on after a DOCTYPE was refused
