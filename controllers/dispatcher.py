@@ -378,7 +378,7 @@ class BjApiSyncDispatcher(Dispatcher):
             _logger.error("%s %s failed, trace id %s", self.method, path, self.trace_id, exc_info=exc)
             message = "Internal error. The log has the details under the trace id."
         body = {"status": "error", "code": status, "message": message, "trace_id": self.trace_id}
-        errors = list(map(get_public_fault, getattr(exc, "errors", ()))) if status < 500 else []
+        errors = list(map(get_public_fault, getattr(exc, "errors", ()))) if status != 500 else []
         if errors:
             body["errors"] = errors
         response = self._respond_error(status, body, headers)
@@ -524,6 +524,6 @@ FORMATS = {JSON: _JSON, PROBLEM: _JSON, XML: _XML, TEXT_XML: _XML}
 def _explain(exc, status):
     """Return what the log says of a failure: the traceback too when it is nobody's input."""
     cause = exc if isinstance(exc, HTTPException) else exc.__cause__ or exc
-    if status < 500 and isinstance(cause, (*REFUSALS, HTTPException)):
+    if status != 500 and isinstance(cause, (*REFUSALS, HTTPException)):
         return str(exc.args[0] if isinstance(exc, REFUSALS) else exc)
     return "".join(traceback.format_exception(exc))

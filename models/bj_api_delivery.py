@@ -17,14 +17,16 @@ OPEN = ("pending", "failed", "sending")
 OPEN_SQL = "state IN ('pending', 'failed', 'sending')"
 #: and what was cancelled on the way: it keeps its claim until its answer comes
 CLAIMED_SQL = f"({OPEN_SQL} OR claim IS NOT NULL)"
-#: deletions that others of the same identifier must wait for
-DELETING_SQL = f"operation = 'unlink' AND {CLAIMED_SQL} AND identifier IS NOT NULL"
-#: the code of the scheduled actions that send
-DISPATCH = "model._cron_dispatch()"
-RETENTION_DAYS = "bj_api_sync.delivery_retention_days"
 #: the time of the statement: not that of the transaction, nor one that changes from row to row, which no index knows
 NOW_SQL = "(statement_timestamp() AT TIME ZONE 'UTC')"
 NOW = SQL(NOW_SQL)
+#: what others of its record wait for: open ones, and what was cancelled on the way until its lease ends
+HOLDING_SQL = f"({OPEN_SQL} OR claim IS NOT NULL AND next_attempt > {NOW_SQL})"
+#: deletions of which is known what the other system knows the record by
+DELETION_SQL = "operation = 'unlink' AND identifier IS NOT NULL"
+#: the code of the scheduled actions that send
+DISPATCH = "model._cron_dispatch()"
+RETENTION_DAYS = "bj_api_sync.delivery_retention_days"
 #: where the cursor keeps what is held back, see `_hold`
 HELD = "bj.api.delivery.held"
 
@@ -127,7 +129,7 @@ class BjApiDelivery(models.Model):
     # what a delivery must wait for: earlier ones of its record, and lists its record is in
     _order_index = models.Index(f"(config_id, record_id, id) WHERE {CLAIMED_SQL} AND record_id IS NOT NULL")
     _list_index = models.Index(f"USING gin (record_ids) WHERE {CLAIMED_SQL} AND record_id IS NULL")
-    _deletion_index = models.Index(f"(identifier) WHERE {DELETING_SQL}")
+    _deletion_index = models.Index(f"(identifier) WHERE {DELETION_SQL}")
     _config_index = models.Index("(config_id, id)")
     # what may have overtaken another one
     _sent_list_index = models.Index(
@@ -271,7 +273,7 @@ class BjApiDelivery(models.Model):
         :param config: an outbound `bj.api.sync.config`
         :param records: records of its model
         :param str operation: ``create``, ``write`` or ``unlink``: what happened to them
-        :return: the deliveries
+        :return: the deliveries; none of what has to wait for the end of the transaction, see :meth:`_hold`
         :rtype: odoo.models.BaseModel
         """
         kept, _skipped, _message = self.env["bj.api.sync.outbound"]._select(config, records)

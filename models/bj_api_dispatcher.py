@@ -21,7 +21,7 @@ from ..tools import backoff
 from ..tools.lanes import Lanes, ring
 from ..tools.transaction import bookkeeping, try_hold
 from ..tools.transport import Call, Exchange, get_target
-from .bj_api_delivery import NOW, NOW_SQL, OPEN_SQL, after
+from .bj_api_delivery import HOLDING_SQL, NOW, NOW_SQL, OPEN_SQL, after
 from .bj_api_sync_outbound import PreparedRequest
 
 _logger = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ GONE = (psycopg2.OperationalError, psycopg2.InterfaceError)
 #: seconds a run goes on to look for work at least, before other scheduled actions have their turn
 RUN = 10
 
-#: what others of its record wait for: open ones, and what was cancelled on the way until its lease ends
-HOLDING = f"(SELECT * FROM bj_api_delivery WHERE {OPEN_SQL} OR claim IS NOT NULL AND next_attempt > {NOW_SQL})"  # noqa: S608
+#: what others of its record wait for
+HOLDING = f"(SELECT * FROM bj_api_delivery WHERE {HOLDING_SQL})"  # noqa: S608
 #: what another configuration has to tell holds a delivery up; but what an archived one has may never be told, unless it
 #: is on the way
 HOLDS = f"""
@@ -63,7 +63,8 @@ UNTOLD = f"""
                             WHERE g.config_id = e.config_id AND g.record_id = e.record_id AND g.model = e.model
                               AND g.operation = 'unlink' AND g.id > e.id AND g.{OPEN_SQL}))
     OR d.operation <> 'unlink' AND EXISTS (
-        SELECT {HOLDS} AND e.identifier = d.identifier AND e.operation = 'unlink')
+        SELECT {HOLDS} AND e.identifier = d.identifier AND e.operation = 'unlink'
+           AND e.record_id IS DISTINCT FROM d.record_id)
 """  # noqa: S608  made of constants
 #: open deliveries of a pair of target and configuration
 OF_PAIR = f"FROM bj_api_delivery AS d WHERE {OPEN_SQL} AND d.target = pair.target AND d.config_id = pair.config_id"

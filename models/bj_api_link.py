@@ -13,7 +13,7 @@ from odoo.tools import SQL, groupby, ormcache
 from ..exceptions import RecordConflict, StillUnderWay
 from ..tools import codec
 from ..tools.plan import ABSENT, Batch, Links, Row
-from .bj_api_delivery import CLAIMED_SQL, DELETING_SQL, NOW
+from .bj_api_delivery import DELETION_SQL, HOLDING_SQL, NOW
 
 #: they tell when and by whom a record was changed, not how it is
 STAMPS = ("write_date", "write_uid")
@@ -353,10 +353,11 @@ class BjApiLink(models.Model):
         :param Plan plan: the configuration by which they come in
         :param list payloads: one per row, as they came
         """
-        pairs = self._get_pairs(plan.config_id)
-        if not pairs:
+        if not self._get_pair_ids(plan.config_id):
             yield
             return
+        pairs = self._get_pairs(plan.config_id)
+        self._keep_deleted(plan, rows)
         hashes = [_get_hashes(row) for row in rows]  # before it is stored, which puts rows of the same record together
         with self.env["bj.api.delivery"]._hold():
             open_ids = {config: self._weigh(config, plan, rows, payloads) if config.active else () for config in pairs}
@@ -373,6 +374,33 @@ class BjApiLink(models.Model):
                     link.payload_hashes = (link.payload_hashes or {}) | came[link.record_id]
 
     @api.model
+    def _keep_deleted(self, plan, rows):
+        """Leave out of a pulled page what was deleted here, and was not told when the page was asked for.
+
+        :param Plan plan: the configuration by which they come in
+        """
+        asked = self.env.context.get("bj_api_sync_asked")
+        new = {str(row.key): row for row in rows if not row.record_id and row.key is not None}
+        if asked and new:
+            untold = SQL("%s OR d.state = 'sent' AND d.done_date > %s", SQL(HOLDING_SQL), asked)
+            for deletion in self._find_deletions(plan, new, untold):
+                row = new[deletion.identifier]
+                row.kept = self.env._("Not written: it was deleted here, which this page does not know.")
+
+    @api.model
+    def _find_deletions(self, plan, keys, condition):
+        """Return the deletions of records of some identifiers, by the configurations that are two-way with a plan's.
+
+        :param SQL condition: which of the deliveries ``d``
+        """
+        query = (
+            "SELECT d.id FROM bj_api_delivery AS d WHERE %s AND config_id = ANY(%s) AND identifier = ANY(%s) AND (%s)"
+        )
+        ids = list(self._get_pair_ids(plan.config_id))
+        rows = self.env.execute_query(SQL(query, SQL(DELETION_SQL), ids, list(keys), condition))
+        return self.env["bj.api.delivery"].sudo().browse(row[0] for row in rows)
+
+    @api.model
     def _take_back_deletions(self, plan, rows):
         """Cancel the deletion of records that come in once more, and what was to be told of them before it.
 
@@ -382,16 +410,13 @@ class BjApiLink(models.Model):
         :rtype: set[int]
         """
         new = {str(row.key): row.record_id for row in rows if row.created and row.key is not None}
-        config_ids = list(self._get_pair_ids(plan.config_id))
-        query = "SELECT id, record_id FROM bj_api_delivery WHERE %s AND config_id = ANY(%s) AND identifier = ANY(%s)"
-        found = self.env.execute_query(SQL(query, SQL(DELETING_SQL), config_ids, list(new))) if new else ()
-        if not found:
+        deletions = new and self._find_deletions(plan, new, SQL("%s OR d.state = 'dead'", SQL(HOLDING_SQL)))
+        if not deletions:
             return set()
-        ids, former_ids = zip(*found, strict=True)
-        deletions, late = self.env["bj.api.delivery"].sudo().browse(ids), set()
-        deletions._change(WAITING, self._get_overruled())
+        deletions._change(UNSENT, self._get_overruled())
+        late = set()
         for config in self._get_pairs(plan.config_id):
-            late |= self._withdraw(config, former_ids)
+            late |= self._withdraw(config, deletions.mapped("record_id"))
         return {new[each.identifier] for each in deletions if each.claim or each.record_id in late}
 
     @api.model
@@ -634,16 +659,12 @@ class BjApiLink(models.Model):
         domain = [("config_id", "=", config.id), ("record_id", "in", list(record_ids)), ("operation", "!=", "unlink")]
         deliveries = self.env["bj.api.delivery"].sudo().search([*domain, ("state", "in", UNSENT)])
         deliveries._change(UNSENT, self._get_overruled())
-        self.env.cr.execute(
-            SQL(
-                "SELECT DISTINCT unnest(record_ids) FROM bj_api_delivery WHERE config_id = %(config)s AND %(open)s"
-                " AND (record_id = ANY(%(ids)s) OR record_id IS NULL AND record_ids && %(ids)s)",
-                config=config.id,
-                ids=list(record_ids),
-                open=SQL(CLAIMED_SQL),
-            )
-        )
-        return {row[0] for row in self.env.cr.fetchall()} & set(record_ids)
+        query = """
+            SELECT DISTINCT unnest(record_ids) FROM bj_api_delivery
+             WHERE config_id = %(config)s AND %(open)s
+               AND (record_id = ANY(%(ids)s) OR record_id IS NULL AND record_ids && %(ids)s)"""
+        rows = self.env.execute_query(SQL(query, config=config.id, ids=list(record_ids), open=SQL(HOLDING_SQL)))
+        return {row[0] for row in rows} & set(record_ids)
 
     def _get_overruled(self):
         return SQL(
@@ -669,10 +690,12 @@ class BjApiLink(models.Model):
             links = self._find(config, records._ids)
             states = self._get_states(config, links.mapped("record_id")) if config.active else {}
             disputed = links.filtered(lambda link, states=states: not link._is_agreed(states))
-            if disputed and config.active and config.conflict_policy != "remote":
-                raise RecordConflict(self.env._("it was changed here since you last heard of it."))
-            if disputed and self._withdraw(config, disputed.mapped("record_id")) and config.active:
+            ids = disputed.mapped("record_id")
+            late = ids and self._withdraw(config, ids)
+            if late and config.active:
                 raise StillUnderWay(self.env._("A change of it is on its way to you."))
+            if ids and config.active and config.conflict_policy != "remote":
+                raise RecordConflict(self.env._("it was changed here since you last heard of it."))
         with self.env["bj.api.delivery"]._hold():
             yield records.with_context(bj_api_sync_removed=(config_id, records._ids))
             for config in pairs:  # those that are archived

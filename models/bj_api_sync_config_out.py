@@ -262,12 +262,22 @@ class BjApiSyncConfig(models.Model):
 
         :param record_ids: a recordset of the configuration's model, an id, or a list of ids
         :param str operation: what happened to them: ``create``, ``write``, or ``unlink``, before they are deleted
-        :return: `bj.api.delivery` records; none for records outside the filter domain
+        :return: `bj.api.delivery` records; none for records outside the filter domain, nor while records come in, for
+            then they are queued at the end of the transaction
         :rtype: odoo.models.BaseModel
         :raises UserError: for wrong use, as :meth:`_make_outbound_http_request`
         """
         config = self._get_outbound_config()
         return self.env["bj.api.delivery"]._enqueue(config, config._get_outbound_records(record_ids), operation)
+
+    def _enqueue_at_commit(self, record_ids):
+        """Queue records once, as they are at the end of this transaction, however often it is asked for.
+
+        :param record_ids: see :meth:`_enqueue`
+        :raises UserError: for wrong use, as :meth:`_make_outbound_http_request`
+        """
+        config = self._get_outbound_config()
+        self.env["bj.api.delivery"]._enqueue_at_commit(config, config._get_outbound_records(record_ids), "write")
 
     def _notify_dead(self, error):
         """Tell the responsible user that a delivery was given up; once, until that is dealt with."""

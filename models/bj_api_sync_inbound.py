@@ -665,6 +665,8 @@ class BjApiSyncInbound(models.AbstractModel):
             try:
                 with self.env.cr.savepoint():
                     done = work(part)
+            except StillUnderWay:  # all of it may be done once it has arrived
+                raise
             except (*REFUSALS, *DATABASE_REFUSALS) as exc:
                 found = self._get_item_errors(plan, exc, part)
                 errors |= found

@@ -86,6 +86,7 @@ ERRORS = {
     422: [_lt("The Idempotency-Key was used for another request.")],
     429: [_lt("There were too many requests within a minute."), "Retry-After"],
     500: [_lt("Internal error. The log has the details under the trace id.")],
+    503: [_lt("A change of the record is on its way to the other system: try again (Retry-After)."), "Retry-After"],
 }
 
 
@@ -415,6 +416,7 @@ class BjApiSyncOpenapi(models.AbstractModel):
             409: writing or (scope.one and scope.path_line),
             412: writing and scope.one,
             429: scope.endpoint.rate_limit,
+            503: scope.method == "DELETE" and self.env["bj.api.link"]._get_pair_ids(scope.endpoint.config_id),
         }
         return [status for status in ERRORS if only_if.get(status, True)]
 

@@ -13,7 +13,6 @@ from odoo.fields import Domain
 
 from ..exceptions import DATABASE_REFUSALS, MISFITS, REFUSALS, CannotSend
 from ..tools import codec, oauth, paging
-from ..tools.plan import ABSENT, Batch
 from ..tools.result import Result
 from ..tools.transport import get_host
 
@@ -222,8 +221,8 @@ class BjApiSyncOutbound(models.AbstractModel):
         :rtype: str
         """
         line = self.env["bj.api.sync.mapper"]._plan(config.id).identifier
-        value = Batch.of([payload]).column(line.path)[0] if line and line.path else ABSENT
-        return "" if value is ABSENT or value is None else str(value)
+        value = paging.try_pick(payload, line.key) if line and line.key else None
+        return "" if value is None else str(value)
 
     @api.model
     def _prepare_request(self, config, records, **values):

@@ -159,12 +159,12 @@ class BjApiSyncPull(models.AbstractModel):
             return self._fail(config, state, request, exchange, result, str(exc))
         self._lock(config, items)
         rows, errors = self._write(config, env, items)
-        created = sum(row.created for row in rows)
-        counts = {"pages": 1, "created": created, "updated": len(rows) - created, "failed": len(errors)}
+        created, ids = sum(row.created for row in rows), tuple(row.record_id for row in rows if row.record_id)
+        counts = {"pages": 1, "created": created, "updated": len(ids) - created, "failed": len(errors)}
         for name, count in counts.items():
             setattr(result, name, getattr(result, name) + count)
             state[name] += count
-        self._log(config, replace(request, record_ids=tuple(row.record_id for row in rows)), exchange, items, errors)
+        self._log(config, replace(request, record_ids=ids), exchange, items, errors)
         return self._advance(config, state, place, mark, result)
 
     def _get_env(self, config):

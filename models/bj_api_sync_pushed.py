@@ -32,7 +32,11 @@ class BjApiSyncPushed(models.Model):
         """
         if not config.deletion_url:
             return
-        names = PLACEHOLDER.findall(config.deletion_url)
+        identifier = self.env["bj.api.sync.mapper"]._plan(config.id).identifier
+        names = [
+            *PLACEHOLDER.findall(config.deletion_url),
+            *([identifier.key] if identifier and identifier.key else []),
+        ]
         told = {record_id for request in requests if not request.error for record_id in request.record_ids}
         known = {
             record.id: json.dumps({name: paging.try_pick(payload, name) for name in names})

@@ -1095,6 +1095,37 @@ class TestRemoval(TwoWayCase):
         [state] = self.queued()
         self.assertEqual((deletion.state, state.state, state.identifier), ("sending", "pending", "P1"))
 
+    def test_came_in_again_after_the_deletion_was_given_up(self):
+        self.config.counterpart_id = False  # changes are told by nobody
+        self.partner.unlink()
+        self.env.cr.flush()
+        deletion = self.env["bj.api.delivery"].search([("config_id", "=", self.gone.id)])
+        deletion._change(["pending"], SQL("state = 'dead'"))
+        self.receive_list([WHOLE | {"code": "P1"}], status=201)
+        self.assertEqual(deletion.state, "cancelled")
+
+    def test_page_that_does_not_know_of_the_deletion(self):
+        """What is asked for while it waits, or before it arrived, creates nothing again; what comes later does."""
+        pull = self.make_config("GET", "/all", name="Pull", is_pull=True)
+        self.config.counterpart_id = self.gone.counterpart_id = pull
+        self.receiver.on("/all", body=[{"code": "P1", **WHOLE}])
+        self.partner.unlink()
+        pulled = pull._pull()
+        self.assertEqual((pulled.created, pulled.updated, pulled.failed), (0, 0, 0))
+        with patch.object(type(self.env["bj.api.sync.pull"]), "_lock", lambda *_args: self.dispatch()):
+            self.assertEqual(pull._pull().created, 0)
+        self.assertEqual(self.told(), self.partner.ids)
+        self.assertEqual(pull._pull().created, 1)
+
+    def test_listed_while_ours_is_on_its_way(self):
+        delivery = self.dispute("remote")
+        self.env.cr.execute("UPDATE bj_api_delivery SET state = 'sending', claim = 'x'")
+        delivery.invalidate_recordset()
+        response = self.call("DELETE", "/peers", ["P1", "P2"])
+        self.assertEqual((response.status_code, response.headers["Retry-After"]), (503, "5"))
+        self.assertIn("on its way to you", response.json()["message"])
+        self.assertTrue(self.partners[:2].exists() == self.partners[:2])
+
     def test_made_again(self):
         """Another record of the identifier is told of after the deletion of the former one."""
         self.partner.unlink()
@@ -1111,14 +1142,21 @@ class TestRemoval(TwoWayCase):
         self.assertEqual([request.method for request in self.receiver.requests], ["DELETE", "POST"])
 
     def test_deleted_there_while_ours_is_on_its_way(self):
-        """It would be there again: they are to ask once more."""
+        """It would be there again, or is already, and only we do not know: they are to ask once more."""
         delivery = self.dispute("remote")
-        self.env.cr.execute("UPDATE bj_api_delivery SET state = 'sending', claim = 'x'")
+        claim = "UPDATE bj_api_delivery SET state = %s, claim = 'x', next_attempt = now() at time zone 'UTC' + %s"
+        self.env.cr.execute(claim, ["sending", "1 min"])
         delivery.invalidate_recordset()
-        answer = self.receive("", method="DELETE", status=503)
-        self.assertIn("on its way to you", answer["message"])
-        self.assertTrue(self.partner.exists())
-        delivery._change(["sending"], SQL("state = 'sent', claim = NULL, done_date = now() at time zone 'UTC'"))
+        for policy in ("odoo", "ask", "remote"):
+            self.config.conflict_policy = policy
+            answer = self.receive("", method="DELETE", status=503)
+            self.assertIn("on its way to you", answer["message"])
+            self.assertTrue(self.partner.exists())
+        self.env.cr.execute(claim, ["cancelled", "-1 min"])  # of whoever sent it, nothing will come
+        delivery.invalidate_recordset()
+        self.config.conflict_policy = "odoo"
+        self.receive("", method="DELETE", status=409)
+        delivery._change(["cancelled"], SQL("state = 'sent', claim = NULL, done_date = now() at time zone 'UTC'"))
         self.receive("", method="DELETE")
         self.assertFalse(self.partner.exists())
 
