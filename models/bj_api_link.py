@@ -367,7 +367,7 @@ class BjApiLink(models.Model):
             for config, ids in open_ids.items():
                 states = self._get_states(config, [record_id for record_id in came if record_id not in ids])
                 self._note(config, "in", states, hashes=came)
-                if config.active:  # else they would delete what they told, and nobody tell them of it
+                if undone and config.active:  # else they would delete what they told, and nobody tell them of it
                     self._find(config, undone)._send()
                 # what is not agreed on was told all the same
                 for link in self._find(config, came.keys() & ids) if ids else ():

@@ -33,13 +33,12 @@ class BjApiSyncPushed(models.Model):
         if not config.deletion_url:
             return
         identifier = self.env["bj.api.sync.mapper"]._plan(config.id).identifier
-        names = [
-            *PLACEHOLDER.findall(config.deletion_url),
-            *([identifier.key] if identifier and identifier.key else []),
-        ]
+        names = set(PLACEHOLDER.findall(config.deletion_url))
+        if identifier and identifier.key:  # by it others are told apart that come after the deletion
+            names.add(identifier.key)
         told = {record_id for request in requests if not request.error for record_id in request.record_ids}
         known = {
-            record.id: json.dumps({name: paging.try_pick(payload, name) for name in names})
+            record.id: json.dumps({name: paging.try_pick(payload, name) for name in sorted(names)})
             for record, payload, _problem in items
             if record.id in told
         }
